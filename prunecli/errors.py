@@ -66,3 +66,9 @@ class VerificationError(PrunecliError):
     """The result does not compute what it must; nothing was shipped."""
 
     exit_code = 1
+
+
+class TrainingError(PrunecliError):
+    """Fine-tuning or scoring ran into numbers that are not finite."""
+
+    exit_code = 1

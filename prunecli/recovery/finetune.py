@@ -1,0 +1,303 @@
+"""Fine-tuning of a captured graph.
+
+Stage: recovery. In: the pruned graph in evaluation mode, the data, the training configuration.
+Out: the same graph, in place, with the weights of the best epoch, and the curve. Never looks at
+the validation split: the best epoch is chosen on `data.choose`. Never changes the structure.
+
+A run repeats bit for bit on the same machine: the order of the examples comes from its own
+generator, augmentation and dropout from the global one, seeded inside a fork.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.nn import functional as F
+
+from prunecli.config import TrainConfig
+from prunecli.data.batching import batches
+from prunecli.data.records import DataSet, Task
+from prunecli.errors import ConfigError, TrainingError
+from prunecli.progress import Reporter
+from prunecli.recovery.augment import Augmentation, augmentation_for
+from prunecli.recovery.mode import learns_statistics, training_mode
+from prunecli.recovery.optimizer import (
+    check_training,
+    lr_at,
+    make_optimizer,
+    peak_lr,
+    set_lr,
+)
+from prunecli.recovery.placement import Placement, choose_device, placed
+from prunecli.recovery.score import (
+    MetricName,
+    fitted_targets,
+    fixed_batch,
+    forward,
+    is_better,
+    metric_for,
+    score_placed,
+)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training data.
+
+    Attributes:
+        epoch: from 1.
+        train_loss: mean over the epoch's examples, while the weights change.
+        score: on the `choose` split, in the unit of `TrainResult.metric`.
+        lr: rate of the epoch's last step.
+        seconds: training and scoring.
+    """
+
+    epoch: int
+    train_loss: float
+    score: float
+    lr: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What fine-tuning did.
+
+    Attributes:
+        curve: one entry for each epoch.
+        start: score on `choose` before the first step; `None` if nothing was trained.
+        best_epoch: whose weights were kept; 0 stands for the start.
+        metric: what the scores are.
+        notes: what was decided, in words.
+    """
+
+    curve: tuple[Epoch, ...]
+    start: float | None
+    best_epoch: int
+    metric: MetricName
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything that stays the same during a run.
+
+    Attributes:
+        prepare: stored training batch to model input, changed at random on the way.
+        used: examples of each epoch.
+        batch: examples of each step.
+    """
+
+    network: GraphModule
+    data: DataSet
+    config: TrainConfig
+    reporter: Reporter
+    placement: Placement
+    optimizer: torch.optim.Optimizer
+    augmentation: Augmentation | None
+    prepare: Callable[[Tensor], Tensor]
+    used: int
+    batch: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.used / self.batch)
+
+
+def finetune(
+    network: GraphModule, data: DataSet, config: TrainConfig, reporter: Reporter
+) -> TrainResult:
+    """Train `network` in place; it ends in evaluation mode with the best weights seen.
+
+    Raises:
+        ConfigError: numbers or a device that cannot be trained with.
+        ModelError: the output does not fit the task.
+        TrainingError: the loss or the outputs are no longer finite.
+    """
+    check_training(config)
+    metric = metric_for(data.task)
+    if config.epochs == 0:
+        return TrainResult((), None, 0, metric, ("nothing was trained (0 epochs)",))
+    device = choose_device(config.device)
+    batch = fixed_batch(network) or config.batch_size
+    used = _examples_used(len(data.train), batch, fixed_batch(network) is not None)
+    _check_batch(network, min(batch, used))
+    augmentation = augmentation_for(data)
+    with placed(network, device) as placement, _repeatable(config.seed, device):
+        job = _Job(
+            network=network,
+            data=data,
+            config=config,
+            reporter=reporter,
+            placement=placement,
+            optimizer=make_optimizer(network, config),
+            augmentation=augmentation,
+            prepare=_preparation(data, augmentation),
+            used=used,
+            batch=batch,
+        )
+        try:
+            return _run(job, metric)
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                f"fine-tuning: a batch of {batch} does not fit the memory of {device}",
+                "lower --batch-size, or use --device cpu",
+            ) from error
+
+
+def _preparation(data: DataSet, augmentation: Augmentation | None) -> Callable[[Tensor], Tensor]:
+    if augmentation is None:
+        return data.preprocess
+    change = augmentation.change
+    return lambda stored: data.preprocess(change(stored))
+
+
+def _run(job: _Job, metric: MetricName) -> TrainResult:
+    order = torch.Generator().manual_seed(job.config.seed)
+    start = best_score = _score(job)
+    best_epoch, best = 0, _weights(job.network)
+    curve: list[Epoch] = []
+    for number in range(1, job.config.epochs + 1):
+        epoch = _epoch(job, number, order)
+        curve.append(epoch)
+        if is_better(metric, epoch.score, best_score):
+            best_score, best_epoch, best = epoch.score, number, _weights(job.network)
+        job.reporter.say(epoch_line(epoch, job.config.epochs, metric))
+    _restore(job.network, best)
+    return TrainResult(tuple(curve), start, best_epoch, metric, _notes(job, curve, best_epoch))
+
+
+def _epoch(job: _Job, number: int, generator: torch.Generator) -> Epoch:
+    begin = time.monotonic()
+    total = job.steps_per_epoch
+    order = torch.randperm(len(job.data.train), generator=generator)[: job.used]
+    loss_sum, rate = 0.0, 0.0
+    title = f"fine-tuning, epoch {number}/{job.config.epochs}"
+    with training_mode(job.network), job.reporter.step(title, total) as step:
+        for index, (inputs, targets) in enumerate(
+            batches(
+                job.data.train, job.prepare, job.batch, order=order, device=job.placement.device
+            )
+        ):
+            done = (number - 1) * total + index
+            rate = lr_at(done, job.config.epochs * total, peak_lr(job.config), job.config.schedule)
+            set_lr(job.optimizer, rate)
+            loss = _step(job, inputs, targets)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    "fine-tuning: the loss must stay finite, "
+                    f"got {loss} in epoch {number}, step {index + 1}",
+                    f"lower --lr (its peak is {peak_lr(job.config):g}), or check the scale of the "
+                    "inputs (--mean, --std)",
+                )
+            loss_sum += loss * len(targets)
+            step.update(index + 1, f"loss {loss:.3f} lr {rate:.2g}")
+    return Epoch(number, loss_sum / job.used, _score(job), rate, time.monotonic() - begin)
+
+
+def _step(job: _Job, inputs: Tensor, targets: Tensor) -> float:
+    """One update; returns the loss before it."""
+    job.optimizer.zero_grad()
+    outputs = forward(job.network, inputs, job.placement)
+    wanted = fitted_targets(job.data.task, outputs, targets)
+    if job.data.task is Task.REGRESSION:
+        loss = F.mse_loss(outputs, wanted)
+    else:
+        loss = F.cross_entropy(outputs, wanted)
+    loss.backward()  # type: ignore[no-untyped-call]
+    job.optimizer.step()
+    return loss.item()
+
+
+def _score(job: _Job) -> float:
+    return score_placed(job.network, job.data.choose, job.data, job.batch, job.placement)
+
+
+def _examples_used(count: int, batch: int, fixed: bool) -> int:
+    """How many examples of an epoch's order are trained on.
+
+    A last batch of one is left out, because batch norm has no variance over one value, and so
+    is any incomplete one where the graph fixes its batch. Every epoch leaves out others.
+    """
+    rest = count % batch
+    if fixed and count >= batch:
+        return count - rest
+    return count - 1 if rest == 1 and count > batch else count
+
+
+def _check_batch(network: GraphModule, smallest: int) -> None:
+    if smallest < 2 and learns_statistics(network):
+        raise ConfigError(
+            f"--batch-size: batch norm needs at least 2 examples to train on, got {smallest}",
+            "raise --batch-size, give more data, or use --epochs 0",
+        )
+
+
+@contextmanager
+def _repeatable(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global generators inside the block only, and let cuDNN choose no faster sums."""
+    forked = [device] if device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices=forked),
+        torch.backends.cudnn.flags(
+            enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True
+        ),
+    ):
+        torch.manual_seed(seed)
+        yield
+
+
+def _weights(network: GraphModule) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers (batch-norm statistics are part of an epoch)."""
+    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def _restore(network: GraphModule, weights: dict[str, Tensor]) -> None:
+    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(weights[name])
+
+
+def _notes(job: _Job, curve: list[Epoch], best_epoch: int) -> tuple[str, ...]:
+    words = job.augmentation.words if job.augmentation else "none"
+    notes = [f"training images are changed by: {words}"] if job.data.preprocess.image else []
+    left_out = len(job.data.train) - job.used
+    if left_out:
+        notes.append(
+            f"each epoch leaves out {left_out} of {len(job.data.train)} examples at random"
+        )
+    if best_epoch == 0:
+        notes.append("fine-tuning never beat the weights it started from, so those were kept")
+    elif best_epoch < len(curve):
+        notes.append(f"epoch {best_epoch} of {len(curve)} was the best and was kept")
+    return tuple(notes)
+
+
+def epoch_line(epoch: Epoch, epochs: int, metric: MetricName) -> str:
+    """An epoch as one line of progress."""
+    value = f"{100 * epoch.score:.2f}%" if metric is MetricName.ACCURACY else f"{epoch.score:.4g}"
+    parts = [
+        f"epoch {epoch.epoch}/{epochs}",
+        f"loss {epoch.train_loss:.4f}",
+        f"{metric.value} {value}",
+        f"lr {epoch.lr:.2g}",
+        f"{epoch.seconds:.1f} s",
+    ]
+    left = (epochs - epoch.epoch) * epoch.seconds
+    parts.extend([f"{in_time(left)} left"] if left else [])
+    return "  ".join(parts)
+
+
+def in_time(seconds: float) -> str:
+    """Seconds as people say them: `45 s`, `3 min`, `2 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,118 @@
+"""Training and evaluation mode of a captured graph.
+
+Stage: recovery. In: a graph captured in evaluation mode. Out: the same graph with its mode
+arguments flipped. Never touches weights, and never anything but the mode: instance norm keeps
+its `use_input_stats`, and what the author switched on for good (batch norm without running
+statistics, dropout that samples in evaluation too) stays on.
+
+The graph carries its mode as operator arguments (`aten.batch_norm(..., training, ...)`,
+`aten.dropout(x, p, train)`, `aten.gru(..., train, ...)`); `.train()` and `.eval()` of such a
+module raise. `num_batches_tracked` is not advanced: it only matters where the momentum is a
+cumulative average, which a captured graph cannot express (see `TRAINING_MOMENTUM`).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+MODE_ARGUMENTS = ("training", "train")
+"""How operators name the argument that says whether the network is being trained."""
+
+TRAINING_MOMENTUM = 0.1
+"""For batch norms captured with momentum 0: that is how torch.export writes down
+`momentum=None` (a cumulative average), and it would leave the statistics of the original
+network in place while the weights move away from them."""
+
+_SAVED = "prunecli_evaluation_arguments"
+_ABSENT = object()
+
+
+def set_training(network: GraphModule, training: bool) -> None:
+    """Switch a captured graph, and every graph inside it, to training or back to evaluation.
+
+    Switching back restores each argument as it was; doing either twice changes nothing.
+    """
+    for graph_module in network.modules():
+        if isinstance(graph_module, GraphModule):
+            switch = _enter if training else _leave
+            changed = [switch(node) for node in graph_module.graph.nodes]
+            if any(changed):
+                graph_module.recompile()
+
+
+@contextmanager
+def training_mode(network: GraphModule) -> Iterator[None]:
+    """Training mode inside the block, evaluation mode after it, however the block ends."""
+    set_training(network, True)
+    try:
+        yield
+    finally:
+        set_training(network, False)
+
+
+def learns_statistics(network: GraphModule) -> bool:
+    """Whether some batch norm computes statistics over the batch when training."""
+    return any(
+        _is_batch_norm(node) and _mode_argument(node) is not None
+        for graph_module in network.modules()
+        if isinstance(graph_module, GraphModule)
+        for node in graph_module.graph.nodes
+    )
+
+
+def _enter(node: Node) -> bool:
+    name = _mode_argument(node)
+    if name is None or _SAVED in node.meta or _get(node, name) not in (False, _ABSENT):
+        return False
+    saved = {name: _get(node, name)}
+    _put(node, name, True)
+    if _is_batch_norm(node) and _get(node, "momentum") == 0.0:
+        saved["momentum"] = 0.0
+        _put(node, "momentum", TRAINING_MOMENTUM)
+    node.meta[_SAVED] = saved
+    return True
+
+
+def _leave(node: Node) -> bool:
+    saved: dict[str, Any] = node.meta.pop(_SAVED, {})
+    for name, value in saved.items():
+        _put(node, name, value)
+    return bool(saved)
+
+
+def _mode_argument(node: Node) -> str | None:
+    names = _argument_names(node)
+    return next((name for name in MODE_ARGUMENTS if name in names), None)
+
+
+def _is_batch_norm(node: Node) -> bool:
+    return (
+        isinstance(node.target, torch._ops.OpOverload) and "batch_norm" in node.target._schema.name
+    )
+
+
+def _argument_names(node: Node) -> list[str]:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return []
+    return [argument.name for argument in node.target._schema.arguments]
+
+
+def _get(node: Node, name: str) -> Any:
+    names = _argument_names(node)
+    position = names.index(name) if name in names else len(node.args)
+    if position < len(node.args):
+        return node.args[position]
+    return node.kwargs.get(name, _ABSENT)
+
+
+def _put(node: Node, name: str, value: Any) -> None:
+    position = _argument_names(node).index(name)
+    if position < len(node.args):
+        node.update_arg(position, value)
+    elif value is _ABSENT:
+        node.kwargs = {key: kept for key, kept in node.kwargs.items() if key != name}
+    else:
+        node.update_kwarg(name, value)
