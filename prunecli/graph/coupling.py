@@ -1,0 +1,232 @@
+"""Coupling: from labels to units (what goes together) and groups (units of one kind).
+
+Stage: graph. In: the walk's `Flow`. Out: `Coupling`. Knows no scores and no budgets.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from prunecli.graph.labels import FIXED, Freeze, LabelArray, components
+from prunecli.graph.layout import settle
+from prunecli.graph.walk import Flow
+
+UnitArray = npt.NDArray[np.int64]
+
+STAYS = -1
+"""Unit number of positions that must stay."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One prunable axis of one tensor.
+
+    Attributes:
+        tensor: name of the parameter, buffer or constant.
+        axis: its axis.
+        units: unit of every index, `STAYS` where it must stay. For an axis that restarts per
+            block of axis 0 (a grouped convolution's inputs), one entry per block and index.
+        blocks: number of such blocks; 1 for an ordinary axis.
+    """
+
+    tensor: str
+    axis: int
+    units: UnitArray
+    blocks: int = 1
+
+
+@dataclass(frozen=True)
+class RankBlock:
+    """Units of which equally many must go from every row; which ones is free.
+
+    Attributes:
+        units: (blocks, units per block).
+    """
+
+    units: UnitArray
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that sit on the same axes of the same tensors.
+
+    Attributes:
+        name: of its first layer, for people.
+        kind: what a unit is: `channels` or `groups`.
+        units: unit numbers, ascending.
+        slots: places in `Coupling.slots`.
+    """
+
+    name: str
+    kind: str
+    units: UnitArray
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A part that stays, and why.
+
+    Attributes:
+        layers: tensors concerned.
+        why: the reason, operator and place.
+    """
+
+    layers: tuple[str, ...]
+    why: Freeze
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """What can be removed from a network.
+
+    Attributes:
+        unit_of: label -> unit, `STAYS` for what must stay.
+        count: number of units.
+        slots: every axis of every tensor on which a unit sits.
+        groups: all units, grouped.
+        rank_blocks: constraints that need scores to be resolved.
+        frozen: what stays and why.
+    """
+
+    unit_of: UnitArray
+    count: int
+    slots: tuple[Slot, ...]
+    groups: tuple[Group, ...]
+    rank_blocks: tuple[RankBlock, ...]
+    frozen: tuple[Frozen, ...]
+
+    def units(self, field: Tensor) -> UnitArray:
+        """Units of a label field, in the same shape."""
+        found: UnitArray = self.unit_of[field.numpy()]
+        return found
+
+
+def couple(flow: Flow) -> Coupling:
+    """Resolve ties, layout constraints and freezes into units and groups."""
+    labels = flow.labels
+    root = components(labels.count, labels.ties)
+    frozen_roots = _frozen_roots(root, labels.freezes)
+    layout = settle(root, frozen_roots, labels.grids, labels.blocks)
+    if layout.ties:
+        root = components(labels.count, [*labels.ties, *layout.ties])
+        frozen_roots = _frozen_roots(root, labels.freezes)
+    slot_labels = _slot_labels(flow)
+    unit_of = _number(root, frozen_roots, slot_labels)
+    slots = tuple(
+        Slot(name, axis, unit_of[found].reshape(-1), blocks)
+        for (name, axis), (found, blocks) in slot_labels.items()
+        if (unit_of[found] != STAYS).any()
+    )
+    count = int(unit_of.max()) + 1
+    rank_blocks = tuple(RankBlock(unit_of[matrix.numpy()]) for matrix in layout.rank_blocks)
+    whole = set(np.unique(unit_of[np.concatenate(layout.whole)]).tolist()) if layout.whole else ()
+    groups = _groups(count, slots, frozenset(whole))
+    return Coupling(
+        unit_of, count, slots, groups, rank_blocks, _reasons(flow, root, slot_labels)
+    )
+
+
+def _frozen_roots(
+    root: LabelArray, freezes: list[tuple[LabelArray, Freeze]]
+) -> npt.NDArray[np.bool_]:
+    frozen = np.zeros(root.size, dtype=np.bool_)
+    frozen[root[FIXED]] = True
+    for labels, _ in freezes:
+        frozen[root[labels]] = True
+    return frozen
+
+
+def _slot_labels(flow: Flow) -> dict[tuple[str, int], tuple[LabelArray, int]]:
+    """(tensor, axis) -> labels and number of blocks, in graph order."""
+    found: dict[tuple[str, int], tuple[LabelArray, int]] = {}
+    for name, value in flow.parameters.items():
+        if value is None:
+            continue
+        for axis, extent in enumerate(value.shape):
+            block = flow.notes.block_axes.get((name, axis))
+            field = value.field_at(axis)
+            if block is not None:
+                found[name, axis] = (block.labels.reshape(-1).numpy(), block.labels.shape[0])
+            elif field is not None and extent > 1:
+                found[name, axis] = (field.reshape(-1).numpy(), 1)
+    return found
+
+
+def _number(
+    root: LabelArray,
+    frozen: npt.NDArray[np.bool_],
+    slots: Mapping[tuple[str, int], tuple[LabelArray, int]],
+) -> UnitArray:
+    """Consecutive unit numbers for live roots that sit on some tensor, in order of label."""
+    live = ~frozen[root]
+    present = np.zeros(root.size, dtype=np.bool_)
+    for found, _ in slots.values():
+        present[root[found]] = True
+    roots = np.unique(root[live & present[root]])
+    unit = np.full(root.size, STAYS, dtype=np.int64)
+    unit[roots] = np.arange(roots.size)
+    numbered: UnitArray = unit[root]
+    return numbered
+
+
+def _groups(count: int, slots: tuple[Slot, ...], whole: frozenset[int]) -> tuple[Group, ...]:
+    """Units with the same set of slots form a group; a random hash per slot tells sets apart."""
+    generator = np.random.default_rng(0)
+    signature = np.zeros(count, dtype=np.uint64)
+    for slot in slots:
+        present = np.unique(slot.units[slot.units != STAYS])
+        signature[present] += generator.integers(1, 2**63, dtype=np.uint64)
+    order: dict[int, list[int]] = {}
+    for unit, key in enumerate(signature.tolist()):
+        order.setdefault(key, []).append(unit)
+    member = {unit: place for place, units in enumerate(order.values()) for unit in units}
+    on: list[list[int]] = [[] for _ in order]
+    for place, slot in enumerate(slots):
+        present = np.unique(slot.units[slot.units != STAYS])
+        for group in sorted({member[int(unit)] for unit in present}):
+            on[group].append(place)
+    return tuple(
+        Group(
+            layer_of(slots[places[0]].tensor),
+            "groups" if units[0] in whole else "channels",
+            np.array(units, dtype=np.int64),
+            tuple(places),
+        )
+        for units, places in zip(order.values(), on, strict=True)
+    )
+
+
+def _reasons(
+    flow: Flow,
+    root: LabelArray,
+    slots: Mapping[tuple[str, int], tuple[LabelArray, int]],
+) -> tuple[Frozen, ...]:
+    """For every non-structural freeze, the tensors that it reaches."""
+    first: dict[int, Freeze] = {}
+    structural: set[int] = set()
+    for labels, why in flow.labels.freezes:
+        for item in np.unique(root[labels]).tolist():
+            if why.structural:
+                structural.add(item)
+            else:
+                first.setdefault(item, why)
+    reached: dict[Freeze, list[str]] = {}
+    for (name, _), (found, _) in slots.items():
+        for item in np.unique(root[found]).tolist():
+            why = first.get(item)
+            if why is not None:
+                layers = reached.setdefault(why, [])
+                if layer_of(name) not in layers:
+                    layers.append(layer_of(name))
+    return tuple(Frozen(tuple(layers), why) for why, layers in reached.items())
+
+
+def layer_of(tensor: str) -> str:
+    """Module path of a parameter name; the name itself for a parameter used raw."""
+    head, dot, last = tensor.rpartition(".")
+    leaf = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    return head if dot and last in leaf else tensor

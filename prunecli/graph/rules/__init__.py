@@ -1,0 +1,1 @@
+"""Rules: how each ATen operator passes labels on. The table is in `table`."""

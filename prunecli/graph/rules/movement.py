@@ -1,0 +1,264 @@
+"""Rules for operators that only move data: the operator itself is run on the labels."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from prunecli.graph.call import (
+    Call,
+    Shape,
+    fixed_labels,
+    labels_along,
+    pin,
+    pinned,
+    record_grids,
+)
+from prunecli.graph.fields import Value, compress, labelled_axes
+from prunecli.graph.labels import Grid
+
+
+def move(call: Call) -> Value | tuple[Value, ...]:
+    """View, permute, slice, split, expand, roll, ...: labels move as the data does."""
+    name, value = _moved(call)
+    others = {key: item for key, item in call.arguments.items() if key != name}
+    results = [
+        _run(call, {name: field.expand(value.shape), **others}) for field in value.fields
+    ]
+    moved = []
+    for place, shape in enumerate(call.shapes):
+        fields = [compress(result[place]) for result in results]
+        moved.append(record_grids(call, _disjoint(call, shape, fields)))
+    return moved[0] if isinstance(call.node.meta["val"], Tensor) else tuple(moved)
+
+
+def move_pinned(call: Call) -> Value | tuple[Value, ...]:
+    """As `move`, but the index along `dim` has a meaning (select, unbind): it cannot shrink."""
+    name, value = _moved(call)
+    axis = call.arguments["dim"]
+    why = call.why("is indexed by a constant")
+    call.arguments[name] = pinned(call, value, (axis,), why)
+    return move(call)
+
+
+def resized(call: Call) -> Value | tuple[Value, ...]:
+    """View and expand. A size that the graph computes (from the batch) cannot be rewritten, so
+    an axis with such a size cannot shrink."""
+    moved = move(call)
+    assert isinstance(moved, Value)
+    axes = tuple(
+        axis for axis, item in enumerate(written_sizes(call.node)) if isinstance(item, fx.Node)
+    )
+    return pinned(call, moved, axes, call.why("its size is computed together with the batch"))
+
+
+def channel_shuffle(call: Call) -> Value | tuple[Value, ...]:
+    """Hides a view as (groups, channels per group): the same rows and columns must go."""
+    value = call.value("self")
+    labels = labels_along(call, value, 1)
+    if labels is not None:
+        rows = labels.reshape(call.arguments["groups"], -1)
+        call.labels.grids.append(Grid(rows, call.node.name))
+        call.notes.blocks[call.node.name] = rows
+    return move(call)
+
+
+def pixel_shuffle(call: Call) -> Value | tuple[Value, ...]:
+    """Channels move into height and width, which keep their sizes: those go together."""
+    moved = move(call)
+    assert isinstance(moved, Value)
+    rank = len(moved.shape)
+    why = call.why("is moved into height and width")
+    return pinned(call, moved, (rank - 2, rank - 1), why)
+
+
+def strided_slice(call: Call) -> Value | tuple[Value, ...]:
+    """A slice with step 1 only moves its bounds; with another step the axis cannot shrink."""
+    return move(call) if call.arguments["step"] == 1 else move_pinned(call)
+
+
+def roll(call: Call) -> Value | tuple[Value, ...]:
+    """Rolled axes keep their size (their indices have a meaning)."""
+    name, value = _moved(call)
+    axes = tuple(call.arguments["dims"]) or tuple(range(len(value.shape)))
+    call.arguments[name] = pinned(call, value, axes, call.why("is rolled"))
+    return move(call)
+
+
+def unchanged(call: Call) -> Value:
+    """The same data in another type, layout or place."""
+    value = call.values()[0]
+    return Value(call.shape, value.fields)
+
+
+def concatenate(call: Call) -> Value:
+    """`cat`: along `dim` labels follow one another; along other axes they are tied."""
+    values = [value for value in call.arguments["tensors"] if value.shape != (0,)]
+    rank = len(call.shape)
+    axis = call.arguments["dim"] % rank
+    why = call.why("is joined with an axis that cannot shrink")
+    values = [_single_along(call, value, axis) for value in values]
+    result: list[Tensor] = []
+    for other in range(rank):
+        if other != axis and any(value.field_at(other) is not None for value in values):
+            values = _tie_across(call, values, other, why)
+    joined = [value.field_at(axis) for value in values]
+    if any(field is not None for field in joined):
+        spans = [_or_fixed(field, value, axis) for field, value in zip(joined, values, strict=True)]
+        shape = [max(span.shape[other] for span in spans) for other in range(rank)]
+        shape[axis] = -1
+        result.append(torch.cat([span.expand(shape) for span in spans], axis))
+    for field in values[0].fields:
+        if field.shape[axis] == 1 and not any(_overlap(field, other) for other in result):
+            result.append(field)
+    return record_grids(call, Value(call.shape, tuple(result)))
+
+
+def stack(call: Call) -> Value:
+    """A new axis without labels; the operands' own axes are tied."""
+    values = call.arguments["tensors"]
+    axis = call.arguments["dim"] % len(call.shape)
+    why = call.why("is stacked with an axis that cannot shrink")
+    for other in range(len(values[0].shape)):
+        if any(value.field_at(other) is not None for value in values):
+            values = _tie_across(call, list(values), other, why)
+    fields = tuple(field.unsqueeze(axis) for field in values[0].fields)
+    return Value(call.shape, fields)
+
+
+def pad(call: Call) -> Value:
+    """Padding a labelled axis with a constant adds labels of its own; other modes pin the axis."""
+    value = call.value("self")
+    amounts: list[int] = list(call.arguments["pad"])
+    constant = call.arguments.get("mode", "constant") == "constant"
+    if call.name not in ("aten.pad", "aten.constant_pad_nd"):
+        constant = False
+    rank = len(value.shape)
+    fields = list(value.fields)
+    for place in range(len(amounts) // 2):
+        before, after = amounts[2 * place], amounts[2 * place + 1]
+        if before or after:
+            axis = rank - 1 - place
+            fields = [
+                _padded(call, field, axis, before, after, constant) for field in fields
+            ]
+    return Value(call.shape, tuple(fields))
+
+
+def index(call: Call) -> Value:
+    """`x[:, i, j]` with index tensors: indexed axes keep their size, the others pass on."""
+    value = call.value("self")
+    given = call.arguments["indices"]
+    axes = tuple(axis for axis, item in enumerate(given) if item is not None)
+    value = pinned(call, value, axes, call.why("is indexed by a tensor"))
+    picks = [
+        slice(None) if item is None else torch.zeros(item.shape, dtype=torch.int64)
+        for item in given
+    ]
+    fields = [compress(field.expand(value.shape)[tuple(picks)]) for field in value.fields]
+    return Value(call.shape, tuple(field for field in fields if labelled_axes(field)))
+
+
+def created(call: Call) -> Value:
+    """`zeros`, `ones`, `full`: a constant of any size, so its axes can follow what they meet."""
+    axes = [
+        axis
+        for axis, item in enumerate(written_sizes(call.node))
+        if isinstance(item, int) and item > 1
+    ]
+    fields = []
+    for axis in axes:
+        shape = [1] * len(call.shape)
+        shape[axis] = call.shape[axis]
+        fields.append(call.labels.new(call.shape[axis]).reshape(shape))
+    return Value(call.shape, tuple(fields))
+
+
+def unlabelled(call: Call) -> Value | tuple[Value, ...]:
+    """Values that depend on sizes or positions only (`arange`): nothing to follow."""
+    return Value(call.shape)
+
+
+def written_sizes(node: fx.Node) -> tuple[Any, ...]:
+    """The sizes as they stand in the graph: numbers, or nodes where they are computed."""
+    target: Any = node.target
+    names = [argument.name for argument in target._schema.arguments]
+    place = next((names.index(name) for name in ("size", "shape") if name in names), len(names))
+    return tuple(node.args[place]) if place < len(node.args) else ()
+
+
+def _moved(call: Call) -> tuple[str, Value]:
+    return next((key, item) for key, item in call.arguments.items() if isinstance(item, Value))
+
+
+def _run(call: Call, arguments: dict[str, Any]) -> tuple[Tensor, ...]:
+    target: Any = call.node.target
+    names = [argument.name for argument in target._schema.arguments if not argument.kwarg_only]
+    result = target(*(arguments[name] for name in names))
+    return (result,) if isinstance(result, Tensor) else tuple(result)
+
+
+def _disjoint(call: Call, shape: Shape, fields: list[Tensor]) -> Value:
+    """Two fields that a view has put onto one axis cannot be told apart there: both stay."""
+    fields = [field for field in fields if labelled_axes(field)]
+    good: list[Tensor] = []
+    for place, field in enumerate(fields):
+        if any(_overlap(field, other) for other in fields[:place] + fields[place + 1 :]):
+            call.labels.freeze(field, call.why("is merged with another prunable axis"))
+        else:
+            good.append(field)
+    return Value(shape, tuple(good))
+
+
+def _overlap(one: Tensor, two: Tensor) -> bool:
+    return bool(set(labelled_axes(one)) & set(labelled_axes(two)))
+
+
+def _single_along(call: Call, value: Value, axis: int) -> Value:
+    """Tie so that the field along `axis` spans nothing else."""
+    field = value.field_at(axis)
+    if field is None:
+        return value
+    why = call.why("an axis that must keep its size")
+    kept = field
+    for other in labelled_axes(field):
+        if other != axis:
+            kept = pin(call, kept, other, why)
+    return Value(value.shape, tuple(kept if item is field else item for item in value.fields))
+
+
+def _tie_across(call: Call, values: list[Value], axis: int, why: Any) -> list[Value]:
+    """Tie `axis` of all operands index by index; an unlabelled one freezes the rest."""
+    fields = [value.field_at(axis) for value in values]
+    known = [field for field in fields if field is not None]
+    if len(known) < len(fields):
+        for field in known:
+            pin(call, field, axis, why)
+        return values
+    for field in known[1:]:
+        call.labels.tie(known[0], field, why)
+    return values
+
+
+def _or_fixed(field: Tensor | None, value: Value, axis: int) -> Tensor:
+    if field is not None:
+        return field
+    shape = [1] * len(value.shape)
+    shape[axis] = value.shape[axis]
+    return fixed_labels(value.shape[axis]).reshape(shape)
+
+
+def _padded(
+    call: Call, field: Tensor, axis: int, before: int, after: int, constant: bool
+) -> Tensor:
+    if field.shape[axis] == 1:
+        return field
+    if not constant or before < 0 or after < 0 or len(labelled_axes(field)) > 1:
+        return pin(call, field, axis, call.why("is padded"))
+
+    def fresh(number: int) -> Tensor:
+        shape = [1] * field.dim()
+        shape[axis] = number
+        return call.labels.new(number).reshape(shape)
+
+    return torch.cat([fresh(before), field, fresh(after)], axis)

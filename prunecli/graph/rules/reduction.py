@@ -1,0 +1,54 @@
+"""Rules for reductions, pooling and resizing."""
+
+from torch import Tensor
+
+from prunecli.graph.call import Call, Shape, pinned
+from prunecli.graph.fields import Value, labelled_axes
+
+
+def reduction(call: Call) -> Value | tuple[Value, ...]:
+    """Sum, mean, maximum over some axes: those keep their size, since their content matters."""
+    value = call.values()[0]
+    axes = _axes(call, len(value.shape))
+    value = pinned(call, value, axes, call.why("is reduced over"))
+    results = tuple(_reduced(value, axes, shape) for shape in call.shapes)
+    return results[0] if len(results) == 1 else results
+
+
+def spatial(call: Call) -> Value | tuple[Value, ...]:
+    """Pooling and interpolation: the trailing axes keep their size, the others pass on."""
+    value = call.values()[0]
+    count = _window_axes(call)
+    rank = len(value.shape)
+    why = call.why("is pooled or resized")
+    value = pinned(call, value, tuple(range(rank - count, rank)), why)
+    results = tuple(Value(shape, _leading(value, count)) for shape in call.shapes)
+    return results[0] if len(results) == 1 else results
+
+
+def _axes(call: Call, rank: int) -> tuple[int, ...]:
+    given = call.arguments.get("dim")
+    if given is None or given == []:
+        return tuple(range(rank))
+    axes = given if isinstance(given, (list, tuple)) else [given]
+    return tuple(axis % rank for axis in axes) if rank else ()
+
+
+def _reduced(value: Value, axes: tuple[int, ...], shape: Shape) -> Value:
+    rank = len(value.shape)
+    fields = [field for field in value.fields if not set(labelled_axes(field)) & set(axes)]
+    if len(shape) != rank:
+        left = [axis for axis in range(rank) if axis not in axes]
+        fields = [field.reshape([field.shape[axis] for axis in left]) for field in fields]
+    return Value(shape, tuple(fields))
+
+
+def _leading(value: Value, count: int) -> tuple[Tensor, ...]:
+    cut = len(value.shape) - count
+    return tuple(field for field in value.fields if all(axis < cut for axis in labelled_axes(field)))
+
+
+def _window_axes(call: Call) -> int:
+    """How many trailing axes the operator works on, from its name: `..._pool2d`, `..._linear1d`."""
+    digits = [char for char in call.name if char.isdigit()]
+    return int(digits[-1])

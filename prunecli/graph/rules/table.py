@@ -1,0 +1,110 @@
+"""The table: operator (without overload and in-place underscore) -> rule.
+
+To add an operator, add it to the line of its rule; see docs/operators.md. An operator that is
+not here freezes what reaches it, and the report says so.
+"""
+
+from prunecli.graph.call import Rule
+from prunecli.graph.rules.contraction import (
+    addmm,
+    convolution,
+    convolution_transpose,
+    linear,
+    matmul,
+)
+from prunecli.graph.rules.elementwise import along_dim, elementwise, gated, prelu
+from prunecli.graph.rules.movement import (
+    channel_shuffle,
+    concatenate,
+    created,
+    index,
+    move,
+    move_pinned,
+    pad,
+    pixel_shuffle,
+    resized,
+    roll,
+    stack,
+    strided_slice,
+    unchanged,
+    unlabelled,
+)
+from prunecli.graph.rules.normalization import channelwise, grouped, trailing
+from prunecli.graph.rules.reduction import reduction, spatial
+
+_BY_RULE: tuple[tuple[Rule, str], ...] = (
+    (
+        elementwise,
+        "relu relu6 leaky_relu elu celu selu rrelu gelu silu mish sigmoid tanh hardtanh "
+        "hardswish hardsigmoid hardshrink softshrink tanhshrink threshold softplus log_sigmoid "
+        "abs neg exp exp2 expm1 log log1p log2 log10 sqrt rsqrt square reciprocal sin cos tan "
+        "asin acos atan sinh cosh erf erfc floor ceil round trunc frac sign sgn logit relu_ "
+        "add sub rsub mul div true_divide divide multiply subtract floor_divide remainder fmod "
+        "pow maximum minimum fmax fmin atan2 where lerp addcmul addcdiv clamp clamp_min "
+        "clamp_max clip masked_fill eq ne lt le gt ge logical_and logical_or logical_not "
+        "logical_xor bitwise_and bitwise_or bitwise_not isnan isinf isfinite nan_to_num "
+        "copy xlogy hypot logaddexp special_expit special_erf",
+    ),
+    (
+        unchanged,
+        "dropout feature_dropout alpha_dropout feature_alpha_dropout contiguous clone detach "
+        "alias to _to_copy type_as float half double lift_fresh_copy zeros_like ones_like "
+        "full_like empty_like rand_like randn_like bernoulli detach_copy positive identity "
+        "fill zero",
+    ),
+    (along_dim, "softmax log_softmax _softmax _log_softmax cumsum cumprod"),
+    (gated, "glu"),
+    (prelu, "prelu _prelu_kernel"),
+    (
+        move,
+        "permute transpose t numpy_T mT mH adjoint split "
+        "split_with_sizes chunk tensor_split squeeze unsqueeze expand_as flatten "
+        "unflatten narrow pixel_unshuffle movedim moveaxis "
+        "swapaxes swapdims repeat repeat_interleave tile hsplit vsplit view_as reshape_as "
+        "ravel unsafe_split unsafe_chunk unsafe_split_with_sizes",
+    ),
+    (resized, "view reshape _unsafe_view expand"),
+    (channel_shuffle, "channel_shuffle native_channel_shuffle"),
+    (pixel_shuffle, "pixel_shuffle"),
+    (move_pinned, "select unbind"),
+    (strided_slice, "slice"),
+    (roll, "roll flip"),
+    (concatenate, "cat concat concatenate"),
+    (stack, "stack"),
+    (
+        pad,
+        "pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d "
+        "replication_pad1d replication_pad2d replication_pad3d",
+    ),
+    (index, "index"),
+    (created, "zeros ones full new_zeros new_ones new_full empty new_empty"),
+    (unlabelled, "arange linspace eye scalar_tensor tril_indices triu_indices"),
+    (linear, "linear"),
+    (addmm, "addmm"),
+    (matmul, "matmul mm bmm mv"),
+    (convolution, "conv1d conv2d conv3d"),
+    (convolution_transpose, "conv_transpose1d conv_transpose2d conv_transpose3d"),
+    (channelwise, "batch_norm instance_norm"),
+    (trailing, "layer_norm rms_norm"),
+    (grouped, "group_norm"),
+    (
+        reduction,
+        "mean sum prod amax amin max min argmax argmin any all std var std_mean var_mean "
+        "logsumexp norm linalg_vector_norm median nansum count_nonzero aminmax",
+    ),
+    (
+        spatial,
+        "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d "
+        "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d "
+        "adaptive_max_pool2d adaptive_max_pool3d max_pool2d_with_indices "
+        "max_pool3d_with_indices max_pool1d_with_indices upsample_nearest1d upsample_nearest2d "
+        "upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d "
+        "_upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d "
+        "upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
+        "fractional_max_pool2d",
+    ),
+)
+
+RULES: dict[str, Rule] = {
+    f"aten.{name}": rule for rule, names in _BY_RULE for name in names.split()
+}

@@ -1,0 +1,201 @@
+"""The walk: once over the graph, giving every value its labels.
+
+Stage: graph. In: `Captured`. Out: `Flow`. Decides nothing about what is removed.
+"""
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from prunecli.graph.call import Call, Notes, Shape
+from prunecli.graph.capture import Captured
+from prunecli.graph.fields import Value, along
+from prunecli.graph.labels import Freeze, Labels
+from prunecli.graph.rules.table import RULES
+
+Result = Value | tuple[Value, ...] | None
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What the walk found.
+
+    Attributes:
+        labels: ties, freezes and constraints.
+        values: per node name, its value(s); `None` for sizes and other non-tensors.
+        parameters: per parameter, buffer or constant, its value.
+        notes: what the rules recorded besides labels.
+    """
+
+    labels: Labels
+    values: Mapping[str, Result]
+    parameters: Mapping[str, Value]
+    notes: Notes
+
+
+def walk(captured: Captured) -> Flow:
+    """Propagate labels through the captured graph, in its order."""
+    labels = Labels()
+    notes = Notes([], {}, {}, {}, {})
+    parameters: dict[str, Value] = {}
+    values: dict[str, Result] = {}
+    identity: dict[tuple[int, ...], str] = {}
+    for node in captured.network.graph.nodes:
+        if node.op == "placeholder":
+            values[node.name] = _plain(node)
+        elif node.op == "get_attr":
+            name = _canonical(captured.network, str(node.target), identity)
+            if name not in parameters:
+                parameters[name] = _parameter(node, name, labels)
+            values[node.name] = parameters[name]
+        elif node.op == "call_function":
+            values[node.name] = _call(node, values, labels, notes)
+        elif node.op == "output":
+            _close(node, values, labels)
+    return Flow(labels, values, parameters, notes)
+
+
+def concrete(item: Any) -> Any:
+    """Sizes as plain numbers: symbolic ones take the value they had during capture."""
+    if isinstance(item, torch.SymInt):
+        return int(item.node.hint)
+    if isinstance(item, (torch.SymFloat, torch.SymBool)):
+        return item.node.hint
+    return item
+
+
+def shape_of(tensor: Tensor) -> Shape:
+    """A captured tensor's shape with the example's batch."""
+    return tuple(int(concrete(extent)) for extent in tensor.shape)
+
+
+def operator_name(node: fx.Node) -> str:
+    """`aten.add` for `aten.add_.Tensor`: namespace and packet, without overload."""
+    target: Any = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return getattr(target, "__name__", str(target))
+    namespace, _, packet = target._schema.name.partition("::")
+    in_place = packet.endswith("_") and not packet.endswith("__")
+    return f"{namespace}.{packet[:-1] if in_place else packet}"
+
+
+def module_path(node: fx.Node) -> str:
+    """Path of the module that called the operator, as far as capture kept it."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [str(path) for path, _ in stack.values()]
+    return paths[-1] if paths else ""
+
+
+def _call(node: fx.Node, values: dict[str, Result], labels: Labels, notes: Notes) -> Result:
+    if node.target is operator.getitem:
+        source = values[node.args[0].name]  # type: ignore[union-attr]
+        return source[node.args[1]] if isinstance(source, tuple) else None  # type: ignore[index]
+    shapes = _shapes(node)
+    if not shapes:
+        return None
+    name = operator_name(node)
+    arguments = _arguments(node, values)
+    call = Call(node, name, arguments, shapes, labels, notes, module_path(node))
+    rule = RULES.get(name)
+    if rule is None:
+        return _frozen(call)
+    return rule(call)
+
+
+def _frozen(call: Call) -> Result:
+    """No rule: whatever reaches the operator stays as it is."""
+    why = call.why("no rule for this operator")
+    touched = [field for value in call.values() for field in value.fields]
+    for field in touched:
+        call.labels.freeze(field, why)
+    if touched:
+        call.notes.unknown.setdefault(call.name, []).append(call.place)
+    results = tuple(Value(shape) for shape in call.shapes)
+    return results[0] if isinstance(call.node.meta["val"], Tensor) else results
+
+
+def _shapes(node: fx.Node) -> tuple[Shape, ...]:
+    val = node.meta.get("val")
+    if isinstance(val, Tensor):
+        return (shape_of(val),)
+    if isinstance(val, (list, tuple)):
+        return tuple(shape_of(item) for item in val if isinstance(item, Tensor))
+    return ()
+
+
+def _arguments(node: fx.Node, values: dict[str, Result]) -> dict[str, Any]:
+    """Arguments by schema name, defaults filled in."""
+
+    def resolve(item: Any) -> Any:
+        if isinstance(item, fx.Node):
+            value = values[item.name]
+            return concrete(item.meta.get("val")) if value is None else value
+        if isinstance(item, (list, tuple)):
+            return [resolve(member) for member in item]
+        return item
+
+    target: Any = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return {str(place): resolve(item) for place, item in enumerate(node.args)}
+    found: dict[str, Any] = {}
+    for place, argument in enumerate(target._schema.arguments):
+        if place < len(node.args):
+            found[argument.name] = resolve(node.args[place])
+        elif argument.name in node.kwargs:
+            found[argument.name] = resolve(node.kwargs[argument.name])
+        else:
+            found[argument.name] = argument.default_value
+    return found
+
+
+def _plain(node: fx.Node) -> Result:
+    val = node.meta.get("val")
+    return Value(shape_of(val)) if isinstance(val, Tensor) else None
+
+
+def _canonical(
+    network: fx.GraphModule, target: str, identity: dict[tuple[int, ...], str]
+) -> str:
+    """One name for a tensor that several names share, so that all its uses share labels."""
+    tensor = attribute(network, target)
+    if not isinstance(tensor, Tensor) or tensor.numel() < 2:
+        return target
+    key = (tensor.data_ptr(), tensor.storage_offset(), *tensor.shape, *tensor.stride())
+    return identity.setdefault(key, target)
+
+
+def attribute(network: fx.GraphModule, target: str) -> Any:
+    """The tensor behind a dotted `get_attr` target."""
+    found: Any = network
+    for part in target.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _parameter(node: fx.Node, name: str, labels: Labels) -> Result:
+    val = node.meta.get("val")
+    if not isinstance(val, Tensor):
+        return None
+    shape = shape_of(val)
+    fields = tuple(
+        along(labels.new(extent), axis, len(shape))
+        for axis, extent in enumerate(shape)
+        if extent > 1
+    )
+    return Value(shape, fields, name)
+
+
+def _close(node: fx.Node, values: dict[str, Result], labels: Labels) -> None:
+    """What leaves the network keeps its shape."""
+    outputs: list[fx.Node] = []
+    fx.map_arg(node.args[0], outputs.append)
+    for item in outputs:
+        value = values[item.name]
+        members = value if isinstance(value, tuple) else (value,)
+        for member in members:
+            for field in member.fields if member is not None else ():
+                labels.freeze(field, Freeze("network output", "", module_path(item)))

@@ -1,0 +1,69 @@
+"""Steps: the smallest removals that keep every tensor rectangular.
+
+Stage: selection. In: coupling and scores. Out: `Steps`. Touches no weights.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from prunecli.graph.coupling import STAYS, Coupling, UnitArray
+from prunecli.importance.criteria import Scores
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A partition of the units.
+
+    Attributes:
+        of_unit: step of every unit, shape (units,).
+        scores: mean score of every step's units, shape (steps,).
+        never: steps that may not be taken, shape (steps,).
+    """
+
+    of_unit: UnitArray
+    scores: Scores
+    never: npt.NDArray[np.bool_]
+
+
+def make_steps(coupling: Coupling, scores: Scores, floor_share: float) -> Steps:
+    """One step per unit, except where equally many must go from several blocks at once.
+
+    Args:
+        floor_share: of every axis of every tensor at least this share of its prunable entries
+            stays, and always at least one, so that no layer vanishes.
+    """
+    step = np.arange(coupling.count, dtype=np.int64)
+    forbidden: list[int] = []
+    for block in coupling.rank_blocks:
+        forbidden.extend(_by_rank(block.units, scores, step))
+    _, of_unit = np.unique(step, return_inverse=True)
+    number = int(of_unit.max()) + 1 if of_unit.size else 0
+    members = np.maximum(np.bincount(of_unit, minlength=number), 1)
+    means = np.bincount(of_unit, weights=scores, minlength=number) / members
+    never = np.zeros(number, dtype=np.bool_)
+    never[of_unit[forbidden]] = True
+    for slot in coupling.slots:
+        never[_floor(slot.units, of_unit, means, floor_share)] = True
+    return Steps(of_unit, means, never)
+
+
+def _by_rank(rows: UnitArray, scores: Scores, step: UnitArray) -> list[int]:
+    """Give the same step to the units of equal rank in every row; returns units left over."""
+    ranked = [row[row != STAYS][np.argsort(scores[row[row != STAYS]], kind="stable")] for row in rows]
+    shortest = min(row.size for row in ranked)
+    for rank in range(shortest):
+        members = np.array([row[rank] for row in ranked])
+        step[members] = step[members].min()
+    return [int(unit) for row in ranked for unit in row[shortest:]]
+
+
+def _floor(
+    units: UnitArray, of_unit: UnitArray, means: Scores, share: float
+) -> UnitArray:
+    """The best steps of one axis, which must stay."""
+    steps = np.unique(of_unit[units[units != STAYS]])
+    count = max(1, int(np.ceil(share * steps.size)))
+    order = np.argsort(means[steps], kind="stable")
+    return steps[order[-count:]]

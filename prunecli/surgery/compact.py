@@ -1,0 +1,122 @@
+"""Compaction: the only place where the structure of a network changes.
+
+Stage: surgery. In: captured network, analysis, plan. Out: a smaller graph with the same node
+names; the original is left untouched.
+"""
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from prunecli.graph.capture import Captured
+from prunecli.graph.coupling import Slot
+from prunecli.graph.walk import attribute
+from prunecli.surgery.constants import rewrite
+from prunecli.surgery.kept import Kept
+
+
+def compact(captured: Captured, kept: Kept) -> fx.GraphModule:
+    """The network with only what is kept: sliced tensors, rewritten constants."""
+    tensors = _sliced(captured.network, kept)
+    # Tensors are shared by the copy first, so that nothing but the kept part is duplicated.
+    memo = {
+        id(tensor): tensors.get(name, tensor) for name, tensor in _named_tensors(captured.network)
+    }
+    network = copy.deepcopy(captured.network, memo)
+    for node in network.graph.nodes:
+        if node.op == "call_function":
+            rewrite(node, kept)
+    network.graph.lint()
+    network.recompile()
+    return _own(network, tensors)
+
+
+def _named_tensors(network: fx.GraphModule) -> list[tuple[str, Tensor]]:
+    named = dict(network.named_parameters(remove_duplicate=False))
+    named.update(network.named_buffers(remove_duplicate=False))
+    for node in network.graph.nodes:
+        if node.op == "get_attr":
+            found = attribute(network, str(node.target))
+            if isinstance(found, Tensor):
+                named.setdefault(str(node.target), found)
+    return list(named.items())
+
+
+def _own(network: fx.GraphModule, tensors: dict[str, Tensor]) -> fx.GraphModule:
+    """Give the copy its own storage for what was not sliced, so that training leaves the
+    original alone."""
+    sliced = {id(tensor) for tensor in tensors.values()}
+    done: dict[int, Tensor] = {}
+    for name, tensor in _named_tensors(network):
+        if id(tensor) in sliced:
+            continue
+        if id(tensor) not in done:
+            fresh = tensor.detach().clone()
+            done[id(tensor)] = (
+                nn.Parameter(fresh, tensor.requires_grad)
+                if isinstance(tensor, nn.Parameter)
+                else fresh
+            )
+        _assign(network, name, done[id(tensor)])
+    return network
+
+
+def _assign(network: fx.GraphModule, name: str, tensor: Tensor) -> None:
+    path, _, leaf = name.rpartition(".")
+    module = network.get_submodule(path) if path else network
+    setattr(module, leaf, tensor)
+
+
+def _sliced(network: fx.GraphModule, kept: Kept) -> dict[str, Tensor]:
+    slots: dict[str, list[Slot]] = {}
+    for slot in kept.coupling.slots:
+        slots.setdefault(slot.tensor, []).append(slot)
+    aliases: dict[int, list[str]] = {}
+    for name, tensor in _named_tensors(network):
+        aliases.setdefault(id(tensor), []).append(name)
+    found: dict[str, Tensor] = {}
+    for name, own in slots.items():
+        if all(kept.keep[slot.units].all() for slot in own):
+            continue
+        original = attribute(network, name)
+        data = slice_tensor(original.detach(), own, kept)
+        fresh = (
+            nn.Parameter(data, original.requires_grad)
+            if isinstance(original, nn.Parameter)
+            else data
+        )
+        for alias in aliases[id(original)]:
+            found[alias] = fresh
+    return found
+
+
+def slice_tensor(tensor: Tensor, slots: list[Slot], kept: Kept) -> Tensor:
+    """Keep of `tensor` what the plan keeps on all its slots. Always a copy."""
+    block = next((slot for slot in slots if slot.blocks > 1), None)
+    if block is not None:
+        flat = next((slot for slot in slots if slot.axis == 0), None)
+        tensor = _slice_blocks(tensor, block, flat, kept)
+    for slot in slots:
+        if block is None:
+            index = torch.from_numpy(np.flatnonzero(kept.keep[slot.units]))
+            tensor = tensor.index_select(slot.axis, index)
+    return tensor.contiguous().clone()
+
+
+def _slice_blocks(tensor: Tensor, block: Slot, flat: Slot | None, kept: Kept) -> Tensor:
+    """A weight (O, I/g, ...): block by block, its own kept rows and its own kept columns."""
+    columns = kept.keep[block.units].reshape(block.blocks, -1)
+    rows = (
+        kept.keep[flat.units].reshape(block.blocks, -1)
+        if flat is not None
+        else np.ones((block.blocks, tensor.shape[0] // block.blocks), dtype=np.bool_)
+    )
+    blocks = tensor.reshape(block.blocks, -1, *tensor.shape[1:])
+    parts = [
+        blocks[place][torch.from_numpy(rows[place])][:, torch.from_numpy(columns[place])]
+        for place in range(block.blocks)
+        if rows[place].any() and columns[place].any()
+    ]
+    return torch.cat(parts)

@@ -1,0 +1,219 @@
+"""The oracle: the compact graph computes what the original computes without the removed part.
+
+Stage: surgery. In: original and compact network, what is kept, inputs. Out: the largest
+relative difference. The original runs with every parameter of removed units set to zero, and
+with normalisations over a pruned axis recomputed over the kept positions. Both graphs run side
+by side, and every intermediate value is compared on the kept positions too, so that an error is
+found even where later layers would hide it, and is named. Needs no data.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from prunecli.errors import VerificationError
+from prunecli.graph.capture import Captured
+from prunecli.graph.fields import Value
+from prunecli.graph.walk import attribute, operator_name
+from prunecli.surgery.kept import Kept
+
+TOLERANCE = 1e-4
+"""Largest relative difference that float32 rounding explains."""
+
+
+@dataclass(frozen=True)
+class OracleResult:
+    """What the comparison found.
+
+    Attributes:
+        difference: largest absolute difference of the outputs over their largest value.
+        worst: the same over all intermediate values.
+        node: where `worst` was found.
+        precision: `float32`, or `float64` where float32 rounding alone exceeded the tolerance.
+    """
+
+    difference: float
+    worst: float
+    node: str
+    precision: str = "float32"
+
+
+def check(captured: Captured, compact: fx.GraphModule, kept: Kept) -> OracleResult:
+    """Compare; in float64 too before a difference is called a bug.
+
+    Raises:
+        VerificationError: the difference is not rounding.
+    """
+    result = compare(captured, compact, kept, torch.float32)
+    if max(result.difference, result.worst) <= TOLERANCE:
+        return result
+    precise = compare(captured, compact, kept, torch.float64)
+    if max(precise.difference, precise.worst) <= TOLERANCE:
+        return precise
+    raise VerificationError(
+        f"oracle: the pruned network differs from the original without the removed part, first "
+        f"and worst at {precise.node} (relative difference {precise.worst:.1e}, output "
+        f"{precise.difference:.1e})",
+        "this is a bug in prunecli: please report it with the model and the plan",
+    )
+
+
+def compare(
+    captured: Captured, compact: fx.GraphModule, kept: Kept, precision: torch.dtype
+) -> OracleResult:
+    """Run both graphs node by node and compare what is kept."""
+    original = _Masked(captured.network, kept, precision)
+    smaller = _Plain(compact, precision)
+    inputs = [_cast(item, precision) for item in captured.inputs]
+    left, right = iter(inputs), iter(inputs)
+    worst, where, output = 0.0, "", 0.0
+    with torch.no_grad():
+        for node, other in zip(captured.network.graph.nodes, compact.graph.nodes, strict=True):
+            expected = original.run_one(node, left)
+            found = smaller.run_one(other, right)
+            if node.op == "output":
+                output = _difference_of_outputs(expected, found)
+            elif node.op == "call_function":
+                apart = _difference(kept.flow.values[node.name], expected, found, kept)
+                if apart > worst:
+                    worst, where = apart, node.name
+    return OracleResult(output, worst, where, str(precision).removeprefix("torch."))
+
+
+class _Plain(fx.Interpreter):
+    """Runs a graph one node at a time, freeing values after their last use."""
+
+    def __init__(self, network: fx.GraphModule, precision: torch.dtype) -> None:
+        super().__init__(network)
+        self.precision = precision
+
+    def run_one(self, node: fx.Node, inputs: Any) -> Any:
+        """Value of `node`; those before it must have been run."""
+        self.args_iter = inputs
+        value = self.run_node(node)
+        self.env[node] = value
+        for dead in self.user_to_last_uses.get(node, ()):
+            self.env.pop(dead, None)
+        return value
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return _cast(super().get_attr(target, args, kwargs), self.precision)
+
+
+class _Masked(_Plain):
+    """Runs the original with removed units' parameters zeroed."""
+
+    def __init__(self, network: fx.GraphModule, kept: Kept, precision: torch.dtype) -> None:
+        super().__init__(network, precision)
+        self.kept = kept
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op == "get_attr":
+            return self._masked(n)
+        axes = self.kept.flow.notes.normalised.get(n.name)
+        value = self.kept.flow.values.get(n.name)
+        if axes is not None and isinstance(value, Value):
+            gone = any(not self.kept.axis(value, axis).all() for axis in axes)
+            if gone:
+                return self._normalise(n, value)
+        return super().run_node(n)
+
+    def _masked(self, node: fx.Node) -> Any:
+        tensor = attribute(self.module, str(node.target))  # type: ignore[arg-type]
+        value = self.kept.flow.values[node.name]
+        if not isinstance(tensor, Tensor) or not isinstance(value, Value):
+            return tensor
+        tensor = _cast(tensor, self.precision)
+        if not isinstance(attribute(self.module, str(node.target)), nn.Parameter):  # type: ignore[arg-type]
+            return tensor
+        for slot in self.kept.coupling.slots:
+            if slot.tensor == value.parameter:
+                tensor = tensor * _slot_mask(tensor, slot.axis, slot.units, slot.blocks, self.kept)
+        return tensor
+
+    def _normalise(self, node: fx.Node, value: Value) -> Tensor:
+        """The normalisation on the kept part only, spread out again over the full shape."""
+        masks = [self.kept.axis(value, axis) for axis in range(len(value.shape))]
+        args, kwargs = self.fetch_args_kwargs_from_env(node)
+        source = args[0]
+        small = _gather(source, masks)
+        names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+        given: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}
+        given[names[0]] = small
+        normalises_trailing = "normalized_shape" in given
+        last = masks[-len(given["normalized_shape"]) :] if normalises_trailing else [masks[1]]
+        if normalises_trailing:
+            given["normalized_shape"] = [int(mask.sum()) for mask in last]
+        else:
+            blocks = self.kept.blocks(node.name)
+            given["num_groups"] = blocks if blocks is not None else given["num_groups"]
+        for name in ("weight", "bias"):
+            if given.get(name) is not None:
+                given[name] = _gather(given[name], last)
+        result = node.target(*(given[name] for name in names if name in given))  # type: ignore[operator]
+        full = torch.zeros_like(source)
+        full[np.ix_(*(np.flatnonzero(mask) for mask in masks))] = result
+        return full
+
+
+def _slot_mask(tensor: Tensor, axis: int, units: Any, blocks: int, kept: Kept) -> Tensor:
+    mask = torch.from_numpy(kept.keep[units]).to(tensor.dtype)
+    if blocks > 1:
+        per_block = tensor.shape[0] // blocks
+        mask = mask.reshape(blocks, -1).repeat_interleave(per_block, 0)
+        return mask.reshape(mask.shape[0], mask.shape[1], *([1] * (tensor.dim() - 2)))
+    shape = [1] * tensor.dim()
+    shape[axis] = -1
+    return mask.reshape(shape)
+
+
+def _gather(tensor: Tensor, masks: Any) -> Tensor:
+    for axis, mask in enumerate(masks):
+        if not mask.all():
+            tensor = tensor.index_select(axis, torch.from_numpy(np.flatnonzero(mask)))
+    return tensor
+
+
+def _cast(item: Any, precision: torch.dtype) -> Any:
+    if isinstance(item, Tensor) and item.is_floating_point():
+        return item.to(precision)
+    return item
+
+
+def _difference(value: Any, expected: Any, found: Any, kept: Kept) -> float:
+    if isinstance(value, tuple):
+        return max(
+            (_difference(*item, kept) for item in zip(value, expected, found, strict=True)),
+            default=0.0,
+        )
+    if not isinstance(value, Value) or not isinstance(expected, Tensor):
+        return 0.0
+    masks = [kept.axis(value, axis) for axis in range(len(value.shape))]
+    return relative(_gather(expected, masks), found)
+
+
+def _difference_of_outputs(expected: Any, found: Any) -> float:
+    left: list[Tensor] = []
+    right: list[Tensor] = []
+    torch.utils._pytree.tree_map_only(Tensor, left.append, expected)
+    torch.utils._pytree.tree_map_only(Tensor, right.append, found)
+    return max((relative(*pair) for pair in zip(left, right, strict=True)), default=0.0)
+
+
+def relative(expected: Tensor, found: Tensor) -> float:
+    """Largest absolute difference over the largest absolute expected value.
+
+    A wrong shape or a value that is not a number is an infinite difference.
+    """
+    if expected.shape != found.shape:
+        return float("inf")
+    if expected.numel() == 0 or not expected.is_floating_point():
+        return 0.0 if expected.numel() == 0 or torch.equal(expected, found) else float("inf")
+    apart = float((expected - found).abs().max())
+    scale = float(expected.abs().max())
+    if apart != apart:
+        return float("inf")
+    return apart / scale if scale > 0.0 else apart
