@@ -34,7 +34,7 @@ from prunecli.recovery.optimizer import (
     set_lr,
 )
 from prunecli.recovery.placement import Placement, choose_device, placed
-from prunecli.recovery.score import (
+from prunecli.recovery.scoring import (
     MetricName,
     fitted_targets,
     fixed_batch,
