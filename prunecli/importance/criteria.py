@@ -56,23 +56,53 @@ _ELEMENT: dict[Criterion, SliceSize] = {
 }
 
 
+CHUNK_ELEMENTS = 1 << 22
+"""Elements of a tensor looked at together, so that a large one is not copied as a whole."""
+
+
 def _magnitude(network: fx.GraphModule, coupling: Coupling, element: SliceSize) -> Scores:
     total = np.zeros(coupling.count, dtype=np.float64)
+    slots: dict[str, list[Slot]] = {}
     for slot in coupling.slots:
-        tensor = attribute(network, slot.tensor)
+        slots.setdefault(slot.tensor, []).append(slot)
+    for name, own in slots.items():
+        tensor = attribute(network, name)
         if not isinstance(tensor, nn.Parameter):
             continue
-        sizes = per_index(element(tensor.detach().double()), slot)
-        live = slot.units != STAYS
-        np.add.at(total, slot.units[live], sizes[live])
+        for slot, sizes in zip(own, per_index(tensor.detach(), own, element), strict=True):
+            live = slot.units != STAYS
+            np.add.at(total, slot.units[live], sizes[live])
     return total
 
 
-def per_index(elements: Tensor, slot: Slot) -> Scores:
-    """Sum over everything but the slot's axis: one number per entry of `slot.units`."""
+def per_index(tensor: Tensor, slots: list[Slot], element: SliceSize) -> list[Scores]:
+    """For every slot, the sum of `element(tensor)` over all other axes.
+
+    One pass over the tensor, in chunks along axis 0, summed in float64. Returns one number per
+    entry of `slot.units`.
+    """
+    sums = [torch.zeros(slot.units.size, dtype=torch.float64) for slot in slots]
+    rows = max(1, CHUNK_ELEMENTS * tensor.shape[0] // max(tensor.numel(), 1))
+    for start in range(0, tensor.shape[0], rows):
+        elements = element(tensor[start : start + rows])
+        for slot, total in zip(slots, sums, strict=True):
+            _accumulate(elements, start, tensor.shape[0], slot, total)
+    return [total.numpy() for total in sums]
+
+
+def _accumulate(elements: Tensor, start: int, rows: int, slot: Slot, total: Tensor) -> None:
+    others = [axis for axis in range(elements.dim()) if axis != slot.axis]
     if slot.blocks > 1:
-        rows = elements.reshape(slot.blocks, -1, *elements.shape[1:]).movedim(slot.axis + 1, 1)
-        summed: Scores = rows.reshape(slot.blocks, rows.shape[1], -1).sum(2).reshape(-1).numpy()
-        return summed
-    summed = elements.movedim(slot.axis, 0).reshape(elements.shape[slot.axis], -1).sum(1).numpy()
-    return summed
+        per_row = elements.movedim(slot.axis, 1).flatten(2) if elements.dim() > 2 else (
+            elements.unsqueeze(2)
+        )
+        by_row = per_row.sum(2, dtype=torch.float64)
+        block = torch.arange(start, start + by_row.shape[0]) * slot.blocks // rows
+        total.reshape(slot.blocks, -1).index_add_(0, block, by_row)
+    elif slot.axis == 0:
+        stop = start + elements.shape[0]
+        total[start:stop] = (
+            elements.sum(others, dtype=torch.float64) if others else elements.double()
+        )
+    else:
+        total += elements.sum(others, dtype=torch.float64)

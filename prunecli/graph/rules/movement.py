@@ -18,6 +18,9 @@ from prunecli.graph.fields import Value, compress, labelled_axes
 from prunecli.graph.labels import Grid
 
 
+_VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
+
+
 def move(call: Call) -> Value | tuple[Value, ...]:
     """View, permute, slice, split, expand, roll, ...: labels move as the data does."""
     name, value = _moved(call)
@@ -194,7 +197,9 @@ def _moved(call: Call) -> tuple[str, Value]:
 def _run(call: Call, arguments: dict[str, Any]) -> tuple[Tensor, ...]:
     target: Any = call.node.target
     names = [argument.name for argument in target._schema.arguments if not argument.kwarg_only]
-    result = target(*(arguments[name] for name in names))
+    # Labels are spread out with stride 0, over which a view may be impossible.
+    run = torch.ops.aten.reshape.default if target in _VIEWS else target
+    result = run(*(arguments[name] for name in names))
     return (result,) if isinstance(result, Tensor) else tuple(result)
 
 
