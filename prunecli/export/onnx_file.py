@@ -1,0 +1,124 @@
+"""Export: a captured network becomes one ONNX file, weights inside, origin in the metadata.
+
+Stage: export. In: a graph and example inputs. Out: a file. Never verifies (see `verify`) and
+never gives a file its final name.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, fx
+from torch.export import ExportedProgram
+
+from prunecli.errors import ModelError
+from prunecli.graph.capture import recapture
+
+OPSET = 20
+"""Old enough for runtimes in use, new enough for every operator that torch.export emits."""
+
+
+@dataclass(frozen=True)
+class Exportable:
+    """A network ready for export.
+
+    Attributes:
+        program: captured again, so that its shapes are those of the weights it holds.
+        inputs: example inputs.
+        dynamic_batch: whether the batch axis is free.
+    """
+
+    program: ExportedProgram
+    inputs: tuple[Tensor, ...]
+    dynamic_batch: bool
+
+
+def make_exportable(
+    network: fx.GraphModule, inputs: tuple[Tensor, ...], dynamic_batch: bool
+) -> Exportable:
+    """Capture a (rewritten, trained) graph again.
+
+    Raises:
+        ModelError: the graph cannot be captured.
+    """
+    return Exportable(recapture(network, inputs, dynamic_batch), inputs, dynamic_batch)
+
+
+def write_onnx(exportable: Exportable, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write `exportable` to `path` as it is, with `metadata` as the file's properties.
+
+    Raises:
+        ModelError: an operator has no ONNX form.
+    """
+    try:
+        with _silence():
+            exported = torch.onnx.export(
+                exportable.program, exportable.inputs, dynamo=True, opset_version=OPSET, verbose=False
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise ModelError(
+            f"export: this network has no ONNX form: {str(error).splitlines()[0]}",
+            "report the operator that is named; the .pt2 form of the network may still work",
+        ) from error
+    assert exported is not None
+    model = exported.model_proto
+    _clean(model)
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, path)
+
+
+def _clean(model: onnx.ModelProto) -> None:
+    """Drop what the exporter notes about its own work (stack traces with the paths of this
+    machine among it) and call the free axis `batch`."""
+    graph = model.graph
+    names = {
+        dim.dim_param: "batch"
+        for value in graph.input
+        for dim in value.type.tensor_type.shape.dim[:1]
+        if dim.dim_param
+    }
+    del graph.value_info[:]
+    del graph.metadata_props[:]
+    for item in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        del item.metadata_props[:]
+        item.doc_string = ""
+    for value in (*graph.input, *graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in names:
+                dim.dim_param = names[dim.dim_param]
+
+
+def write_program(exportable: Exportable, path: Path) -> None:
+    """Write the network as a `.pt2` program, which can be loaded, trained and pruned again."""
+    with _silence():
+        torch.export.save(exportable.program, path)
+
+
+def initializer_elements(path: Path) -> int:
+    """Elements of all floating-point initialisers (weights) in an ONNX file."""
+    model = onnx.load(path, load_external_data=False)
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+    total = 0
+    for initializer in model.graph.initializer:
+        if initializer.data_type in floats:
+            size = 1
+            for extent in initializer.dims:
+                size *= extent
+            total += size
+    return total
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """The exporter prints progress to stdout and warns about its own internals."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

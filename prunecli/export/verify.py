@@ -1,0 +1,120 @@
+"""Verification: the ONNX file computes what the network computes, and really is smaller.
+
+Stage: export. In: a file and the network it was made from. Out: what was compared, or an error.
+A file that fails never gets its final name.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, fx
+
+from prunecli.errors import VerificationError
+from prunecli.export.onnx_file import Exportable, initializer_elements
+
+BATCHES = (1, 3)
+"""Two batch sizes, neither the one used during capture."""
+
+SHRINK_SHARE = 0.9
+"""Of the parameters that the plan removes, so many must be missing from the file. Not all: the
+exporter folds batch norms into convolutions, in the original as well."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was compared.
+
+    Attributes:
+        difference: largest absolute difference over the larger of 1 and the largest output.
+        batches: batch sizes compared.
+    """
+
+    difference: float
+    batches: tuple[int, ...]
+
+
+def verify_outputs(
+    path: Path, network: fx.GraphModule, exportable: Exportable, atol: float, seed: int
+) -> Verified:
+    """Compare onnxruntime with PyTorch on random inputs at two batch sizes.
+
+    Raises:
+        VerificationError: the file does not load, or the outputs differ by more than `atol`.
+    """
+    session = _open(path)
+    names = [item.name for item in session.get_inputs()]
+    batches = BATCHES if exportable.dynamic_batch else (exportable.inputs[0].shape[0],)
+    worst = 0.0
+    generator = torch.Generator().manual_seed(seed)
+    for batch in batches:
+        inputs = tuple(_random_like(item, batch, generator) for item in exportable.inputs)
+        with torch.no_grad():
+            expected = network(*inputs)
+        feed = {name: item.numpy() for name, item in zip(names, inputs, strict=True)}
+        found = session.run(None, feed)
+        flat = torch.utils._pytree.tree_leaves(expected)
+        worst = max(worst, *(_apart(one, two) for one, two in zip(flat, found, strict=True)))
+    if not worst <= atol:
+        raise VerificationError(
+            f"export: onnxruntime and PyTorch differ by {worst:.1e}, allowed are {atol:.1e}",
+            "no file was written; if the difference is acceptable to you, raise --atol",
+        )
+    return Verified(worst, batches)
+
+
+def verify_shrunk(original: Path, pruned: Path, removed_params: float) -> tuple[int, int]:
+    """Check that the weights in the file shrank as planned; returns elements before and after.
+
+    Raises:
+        VerificationError: the file holds more than the plan says.
+    """
+    before, after = initializer_elements(original), initializer_elements(pruned)
+    if before - after < SHRINK_SHARE * removed_params:
+        raise VerificationError(
+            f"export: the file holds {after} weights, the original's {before}; the plan removes "
+            f"{removed_params:.0f} parameters",
+            "this is a bug in prunecli: please report it with the model and the plan",
+        )
+    return before, after
+
+
+def _open(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except (
+        onnxruntime.capi.onnxruntime_pybind11_state.Fail,
+        onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph,
+        onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented,
+        onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument,
+    ) as error:
+        raise VerificationError(
+            f"export: onnxruntime cannot load the file: {str(error).splitlines()[0]}",
+            "no file was written; report the operator that is named",
+        ) from error
+
+
+def _random_like(item: Tensor, batch: int, generator: torch.Generator) -> Tensor:
+    shape = (batch, *item.shape[1:])
+    if item.is_floating_point():
+        return torch.randn(shape, generator=generator).to(item.dtype)
+    high = int(item.max()) + 1
+    return torch.randint(0, max(high, 2), shape, generator=generator).to(item.dtype)
+
+
+def _apart(expected: Tensor, found: np.ndarray) -> float:
+    if tuple(expected.shape) != tuple(found.shape):
+        return float("inf")
+    want = expected.detach().numpy()
+    if want.size == 0:
+        return 0.0
+    apart = float(np.abs(want.astype(np.float64) - found).max())
+    if apart != apart:
+        return float("inf")
+    return apart / max(1.0, float(np.abs(want).max()))
