@@ -1,0 +1,107 @@
+"""CSV files for tabular data.
+
+Stage: data. In: a file, or files named after splits. Out: a source, through `tables`. Never
+skips a row, never fills one in.
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+
+from prunecli.data.source import Role, Source, by_role, judged_by, listed
+from prunecli.data.tables import NamedTable, from_tables
+from prunecli.errors import DataError
+
+
+def read_csv(path: Path, files: Sequence[Path]) -> Source:
+    """Read one CSV file for each split.
+
+    Raises:
+        DataError: a file is empty or ragged, a value is missing or is not a number, or there are
+            several files and none is named after a split.
+    """
+    roles, rest = by_role(files, path)
+    tables: dict[Role, NamedTable] = {}
+    for role in Role:
+        if role not in judged_by(roles):
+            continue
+        if len(roles[role]) > 1:
+            raise DataError(
+                f"data {path}: one CSV file for each split is needed, "
+                f"got {listed(file.name for file in roles[role])}",
+                "name them train.csv, validation.csv and test.csv, or give one with --data",
+            )
+        tables[role] = NamedTable(roles[role][0].name, _read_file(roles[role][0]))
+    source = from_tables(tables)
+    unused = [f"not named after a split and not used: {listed(f.name for f in rest)}"]
+    return replace(source, notes=(*source.notes, *(unused if rest else [])))
+
+
+def _read_file(path: Path) -> Any:
+    """One CSV file as an Arrow table; types are inferred from all rows."""
+    header, separator, has_header = _header(path)
+    ragged: list[tuple[int | None, int, int]] = []
+
+    def note_ragged(row: Any) -> str:
+        ragged.append((row.number, row.expected_columns, row.actual_columns))
+        return "skip"
+
+    parse = pa.csv.ParseOptions(delimiter=separator, invalid_row_handler=note_ragged)
+    # One thread, because only then are row numbers known.
+    read = pa.csv.ReadOptions(
+        use_threads=False, column_names=header, skip_rows=1 if has_header else 0
+    )
+    convert = pa.csv.ConvertOptions(strings_can_be_null=True)
+    try:
+        table = pa.csv.read_csv(path, read, parse, convert)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"data {path}: it cannot be read as CSV: {' '.join(str(error).split())}",
+            "commas, semicolons and tabs are understood as separators, UTF-8 as encoding",
+        ) from error
+    if ragged:
+        number, expected, actual = ragged[0]
+        raise DataError(
+            f"{path.name}: every row must have {expected} columns, got {actual} (line {number})",
+            "check the line for a missing or additional separator",
+        )
+    if table.num_rows == 0:
+        raise DataError(f"data {path}: rows are needed, got an empty table", "check --data")
+    return table
+
+
+def _header(path: Path) -> tuple[list[str], str, bool]:
+    """Column names, the separator, and whether the first line holds the names."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            line = stream.readline()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"data {path}: it cannot be read as CSV: {error}", "check --data"
+        ) from error
+    separator = max(",;\t", key=line.count)
+    names = next(csv.reader([line], delimiter=separator), [])
+    if not any(name.strip() for name in names):
+        raise DataError(f"data {path}: rows are needed, got an empty file", "check --data")
+    if all(_is_number(name) for name in names):
+        return [f"column {index + 1}" for index in range(len(names))], separator, False
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"{path.name}: columns must have different names, got {twice[0]!r} twice",
+            "rename one of them in the first line",
+        )
+    return names, separator, True
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
