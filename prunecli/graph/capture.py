@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -81,6 +80,13 @@ def capture_program(program: ExportedProgram) -> Captured:
     return _captured(program, tuple(arguments))
 
 
+def output_shape(captured: Captured) -> tuple[int, ...]:
+    """Shape of the first output for the example inputs."""
+    with torch.no_grad():
+        first = torch.utils._pytree.tree_leaves(captured.network(*captured.inputs))[0]
+    return tuple(first.shape)
+
+
 def recapture(
     network: fx.GraphModule, inputs: tuple[Tensor, ...], dynamic: bool
 ) -> ExportedProgram:
@@ -110,16 +116,12 @@ def _export(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool) -> Exp
     shapes = tuple({0: Dim.AUTO} if dynamic and item.dim() else None for item in inputs)
     try:
         with torch.no_grad(), quiet_export():
-            return torch.export.export(module, inputs, dynamic_shapes=_named(module, shapes))
+            return torch.export.export(module, inputs, dynamic_shapes=shapes)
     except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError) as error:
         raise ModelError(
             f"model: torch.export cannot capture it: {_first_line(error)}",
             "control flow that depends on the data must go; see the torch.export documentation",
         ) from error
-
-
-def _named(module: nn.Module, shapes: tuple[Any, ...]) -> Any:
-    return shapes
 
 
 def _captured(program: ExportedProgram, inputs: tuple[Tensor, ...]) -> Captured:

@@ -1,0 +1,53 @@
+"""Prune a trained network, fine-tune it, and ship a smaller, faster, verified ONNX file.
+
+    import prunecli
+    report = prunecli.prune(prunecli.RunConfig(...), prunecli.make_reporter(quiet=True))
+
+The command line is a thin layer over the same `prune`. Importing this package does not import
+torch; the first use of `prune` does.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from prunecli.config import (
+    Criterion,
+    DataConfig,
+    MeasureConfig,
+    ModelConfig,
+    RunConfig,
+    Target,
+    TrainConfig,
+    parse_ratio,
+    parse_target,
+)
+from prunecli.errors import PrunecliError
+from prunecli.progress import make_reporter
+
+if TYPE_CHECKING:
+    from prunecli.pipeline import prune
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Criterion",
+    "DataConfig",
+    "MeasureConfig",
+    "ModelConfig",
+    "PrunecliError",
+    "RunConfig",
+    "Target",
+    "TrainConfig",
+    "__version__",
+    "make_reporter",
+    "parse_ratio",
+    "parse_target",
+    "prune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "prune":
+        from prunecli.pipeline import prune
+
+        return prune
+    raise AttributeError(f"module 'prunecli' has no attribute {name!r}")

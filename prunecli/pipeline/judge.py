@@ -1,0 +1,101 @@
+"""Last part of a run: size, accuracy and latency of the ONNX files.
+
+Stage: pipeline. In: files. Out: rows of the table. Never looks at a network in PyTorch.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from prunecli.config import MeasureConfig
+from prunecli.data import DataSet, Task, batches
+from prunecli.graph.cost import Cost
+from prunecli.measure.latency import Comparison, compare_latency
+from prunecli.measure.score import Metric, Score, score_file
+from prunecli.measure.size import file_size
+from prunecli.pipeline.ledger import Ledger
+from prunecli.progress import Reporter
+from prunecli.report.record import LatencySetup, Row, RowName, Scoring, Spread, with_differences
+
+SCORING_BATCH = 256
+
+
+def metric_of(data: DataSet) -> Metric:
+    """What the table shows for this data."""
+    return "accuracy" if data.task is Task.CLASSIFICATION else "mse"
+
+
+def score(path: Path, data: DataSet, reporter: Reporter) -> Score:
+    """Score of a file on the whole validation split, in onnxruntime."""
+    return score_file(
+        path, _arrays(data), metric_of(data), reporter, examples=len(data.validation)
+    )
+
+
+def _arrays(data: DataSet) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.generic]]]:
+    for inputs, targets in batches(data.validation, data.preprocess, SCORING_BATCH):
+        yield inputs.numpy(), targets.numpy()
+
+
+def check_chance(found: Score, ledger: Ledger, reporter: Reporter) -> None:
+    """Say at once when the original guesses: then nothing after it means anything."""
+    better = found.value > found.chance if found.higher_is_better else found.value < found.chance
+    if better:
+        return
+    text = (
+        f"the original model scores {found.value:.4g} ({found.metric}), no better than a constant "
+        f"answer ({found.chance:.4g}): the preprocessing (--mean, --std, --image-size) or the "
+        "labels are wrong"
+    )
+    ledger.warn(text)
+    reporter.warn(text)
+
+
+def measure(
+    files: Mapping[RowName, Path],
+    costs: Mapping[RowName, Cost],
+    scores: Mapping[RowName, Score],
+    example: Tensor,
+    config: MeasureConfig,
+    ledger: Ledger,
+    reporter: Reporter,
+) -> None:
+    """Fill the report's table.
+
+    Args:
+        example: inputs for the latency runs, batch first.
+    """
+    compared = compare_latency(
+        {name.value: path for name, path in files.items()}, example.numpy(), config, reporter
+    )
+    rows = with_differences(
+        [_row(name, path, costs[name], scores.get(name), compared) for name, path in files.items()]
+    )
+    ledger.note(
+        rows=rows, latency=LatencySetup(compared.threads, compared.batch, compared.rounds)
+    )
+    first = next(iter(scores.values()), None)
+    if first is not None:
+        ledger.note(
+            scoring=Scoring(
+                first.metric, "validation", first.examples, first.higher_is_better, first.chance
+            )
+        )
+
+
+def _row(name: RowName, path: Path, cost: Cost, found: Score | None, compared: Comparison) -> Row:
+    size, timing = file_size(path), compared.files[name.value]
+    row = Row(
+        name,
+        size.size_bytes,
+        size.compressed_bytes,
+        round(cost.params),
+        round(cost.macs),
+        Spread(timing.latency.low_ms, timing.latency.p50_ms, timing.latency.high_ms),
+        Spread(timing.speedup.low, timing.speedup.p50, timing.speedup.high),
+    )
+    return row if found is None else replace(row, score=found.value, r2=found.r2)

@@ -1,0 +1,61 @@
+"""The ledger: the report as it grows, written to disk before and after each stage.
+
+Stage: pipeline. Holds the one mutable thing of a run. Never computes a figure.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from prunecli.errors import PrunecliError
+from prunecli.files import write_text
+from prunecli.report.as_json import to_json
+from prunecli.report.record import Report, Stage
+
+
+class Ledger:
+    """Collects what is known; with a path, a run that dies leaves it there as JSON."""
+
+    def __init__(self, report: Report, path: Path | None) -> None:
+        self.report = report
+        self._path = path
+
+    def note(self, **fields: Any) -> None:
+        """Set fields of the report."""
+        self.report = replace(self.report, **fields)
+
+    def warn(self, text: str) -> None:
+        """Add a warning."""
+        self.note(warnings=(*self.report.warnings, text))
+
+    def remark(self, *texts: str) -> None:
+        """Add notes."""
+        self.note(notes=(*self.report.notes, *texts))
+
+    def write(self) -> None:
+        """Write the report as it is."""
+        if self._path is not None and not self.report.dry_run:
+            write_text(self._path, to_json(self.report))
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """One stage: its name is the status while it runs, its seconds are kept."""
+        self.note(status=f"running: {name}")
+        self.write()
+        start = time.monotonic()
+        try:
+            yield
+        except PrunecliError as error:
+            self.note(status=f"failed: {name}: {error.message}")
+            self.write()
+            raise
+        except KeyboardInterrupt:
+            self.note(status=f"interrupted: {name}")
+            self.write()
+            raise
+        seconds = round(time.monotonic() - start, 3)
+        self.note(stages=(*self.report.stages, Stage(name, seconds)))
+        self.write()

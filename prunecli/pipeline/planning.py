@@ -1,0 +1,94 @@
+"""Second part of a run: couple, score, select. Pure but for progress.
+
+Stage: pipeline. In: `Prepared`. Out: `Planned`.
+"""
+
+from dataclasses import dataclass
+
+from prunecli.config import Quantity, RunConfig
+from prunecli.graph.capture import Captured
+from prunecli.graph.cost import CostModel, cost_model
+from prunecli.graph.coupling import Coupling, couple
+from prunecli.graph.walk import Flow, walk
+from prunecli.importance.criteria import score_units
+from prunecli.pipeline.ledger import Ledger
+from prunecli.progress import Reporter
+from prunecli.report import record
+from prunecli.selection.budget import select
+from prunecli.selection.plan import Plan
+
+CLOSE_SHARE = 0.02
+"""A result further below the target than this share of the original is pointed out."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The analysis, and what stays."""
+
+    flow: Flow
+    coupling: Coupling
+    costs: CostModel
+    plan: Plan
+
+
+def plan(config: RunConfig, captured: Captured, ledger: Ledger, reporter: Reporter) -> Planned:
+    """Analyse the network and choose what stays.
+
+    Raises:
+        NothingToPruneError: every part is frozen.
+        TargetError: the target cannot be reached.
+    """
+    with ledger.stage("plan"), reporter.step("analysing and planning"):
+        flow = walk(captured)
+        coupling = couple(flow)
+        ledger.note(frozen=_frozen_rows(coupling))
+        batch = captured.inputs[0].shape[0]
+        costs = cost_model(captured.network, flow, coupling, batch)
+        seed = config.train.seed
+        scores = score_units(captured.network, coupling, config.criterion, seed)
+        chosen = select(coupling, costs, scores, config.target, config.criterion.value, seed)
+        _note_plan(config, coupling, chosen, ledger)
+    return Planned(flow, coupling, costs, chosen)
+
+
+def _frozen_rows(coupling: Coupling) -> tuple[record.FrozenRow, ...]:
+    return tuple(
+        record.FrozenRow(item.layers, item.why.reason, item.why.operator or None)
+        for item in coupling.frozen
+    )
+
+
+def _note_plan(config: RunConfig, coupling: Coupling, chosen: Plan, ledger: Ledger) -> None:
+    kept = sum(group.kept for group in chosen.groups)
+    achieved = record.compute_achieved(
+        (round(chosen.before.macs), round(chosen.after.macs)),
+        (round(chosen.before.params), round(chosen.after.params)),
+        (coupling.count, kept),
+    )
+    ledger.note(
+        achieved=achieved,
+        groups=tuple(
+            record.GroupRow(
+                group.name,
+                group.kind,
+                group.layers,
+                group.kept,
+                group.total,
+                group.score_low,
+                group.score_high,
+            )
+            for group in chosen.groups
+        ),
+    )
+    share = {
+        Quantity.MACS: (achieved.macs_after, achieved.macs_before),
+        Quantity.PARAMS: (achieved.params_after, achieved.params_before),
+        Quantity.CHANNELS: (achieved.channels_after, achieved.channels_before),
+    }[config.target.quantity]
+    got, original = share
+    short = (config.target.limit(original) - got) / original
+    if short > CLOSE_SHARE:
+        ledger.warn(
+            f"the result is {100 * short:.1f}% of the original below the target: the network's "
+            "groups are coarse, no choice of whole units comes closer"
+        )

@@ -1,0 +1,107 @@
+"""First part of a run: load the checkpoint, open the data, capture the network.
+
+Stage: pipeline. In: the configuration. Out: `Prepared`. Removes nothing.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from prunecli.config import RunConfig
+from prunecli.data import DataSet, check_outputs, open_data
+from prunecli.errors import ConfigError
+from prunecli.graph.capture import (
+    Captured,
+    capture,
+    capture_program,
+    example_inputs,
+    output_shape,
+)
+from prunecli.loading import LoadedModel, load_model
+from prunecli.pipeline.ledger import Ledger
+from prunecli.progress import Reporter
+from prunecli.report import record
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What every later stage starts from.
+
+    Attributes:
+        sha256: of the checkpoint.
+        data: `None` without `--data`.
+    """
+
+    sha256: str
+    captured: Captured
+    data: DataSet | None
+
+
+def prepare(config: RunConfig, ledger: Ledger, reporter: Reporter) -> Prepared:
+    """Load, read, capture.
+
+    Raises:
+        PrunecliError: see the stages.
+    """
+    with ledger.stage("load"), reporter.step(f"loading {config.model.checkpoint.name}"):
+        loaded = load_model(config.model)
+        ledger.note(
+            checkpoint=record.Checkpoint(
+                str(config.model.checkpoint), loaded.sha256, loaded.notes
+            )
+        )
+    data = None
+    if config.data is not None:
+        with ledger.stage("data"):
+            data = open_data(
+                config.data, sample_shape=_sample_shape(config, loaded), reporter=reporter
+            )
+            ledger.note(data=_data_record(config, data))
+    with ledger.stage("capture"), reporter.step("capturing the network"):
+        captured = _capture(config, loaded, data)
+        if data is not None:
+            check_outputs(data, output_shape(captured))
+        ledger.remark(*captured.notes)
+    return Prepared(loaded.sha256, captured, data)
+
+
+def _sample_shape(config: RunConfig, loaded: LoadedModel) -> tuple[int, ...] | None:
+    """Shape of one example where the user or the program says it."""
+    if config.model.input_shape is not None:
+        return config.model.input_shape[1:]
+    if loaded.program is not None and loaded.program.example_inputs is not None:
+        first = loaded.program.example_inputs[0][0]
+        if isinstance(first, Tensor):
+            return tuple(first.shape[1:])
+    return None
+
+
+def _capture(config: RunConfig, loaded: LoadedModel, data: DataSet | None) -> Captured:
+    if loaded.program is not None:
+        return capture_program(loaded.program)
+    assert loaded.module is not None
+    if config.model.input_shape is not None:
+        shape = config.model.input_shape
+    elif data is not None:
+        shape = (1, *data.preprocess(data.train.inputs[:1]).shape[1:])
+    else:
+        raise ConfigError(
+            "model: the shape of its input is not known",
+            "give --input-shape 1,3,224,224 (batch, channels, height, width), or --data",
+        )
+    return capture(loaded.module, example_inputs(shape))
+
+
+def _data_record(config: RunConfig, data: DataSet) -> record.Data:
+    assert config.data is not None
+    return record.Data(
+        str(config.data.path),
+        data.task.value,
+        data.preprocess.in_words(),
+        tuple(
+            record.Split(split.name, len(split))
+            for split in (data.train, data.choose, data.validation)
+        ),
+        len(data.skipped),
+        data.notes,
+    )

@@ -1,0 +1,274 @@
+"""One `prunecli prune`, from checkpoint to table.
+
+Stage: pipeline. Reads as the data flows: prepare -> judge the original -> plan -> compact ->
+recover -> export -> verify -> measure -> report. Parses nothing, prints nothing.
+"""
+
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from torch import Tensor, fx
+
+from prunecli.config import RunConfig
+from prunecli.errors import OutputError
+from prunecli.export.onnx_file import (
+    Exportable,
+    make_exportable,
+    write_onnx,
+    write_program,
+)
+from prunecli.export.verify import verify_outputs, verify_shrunk
+from prunecli.files import check_writable, write_text
+from prunecli.graph.cost import Cost
+from prunecli.measure.score import Score
+from prunecli.pipeline.judge import check_chance, measure, score
+from prunecli.pipeline.ledger import Ledger
+from prunecli.pipeline.planning import Planned, plan
+from prunecli.pipeline.prepare import Prepared, prepare
+from prunecli.progress import Reporter
+from prunecli.recovery import check_training, choose_device, finetune
+from prunecli.report import record
+from prunecli.report.record import Report, RowName
+from prunecli.selection.plan import kept_units
+from prunecli.surgery.compact import compact
+from prunecli.surgery.kept import make_kept
+from prunecli.surgery.oracle import TOLERANCE, check
+
+BYTES_PER_WEIGHT = 4
+
+
+@dataclass
+class _Files:
+    """Exports of one run, in a folder that goes with it; renamed only when all is well."""
+
+    folder: Path
+    onnx: dict[RowName, Path] = field(default_factory=dict)
+    scores: dict[RowName, Score] = field(default_factory=dict)
+
+    def path(self, name: RowName) -> Path:
+        return self.folder / f"{name.value}.onnx"
+
+
+def prune(config: RunConfig, reporter: Reporter) -> Report:
+    """Run the whole job.
+
+    Returns:
+        The report; with `dry_run`, the plan only, and nothing is written.
+
+    Raises:
+        PrunecliError: bad input (exit code 2), or a result that must not be shipped (1).
+    """
+    ledger = Ledger(_first_report(config), config.report)
+    if not config.dry_run:
+        check_writable(config.output)
+    check_training(config.train)
+    choose_device(config.train.device)
+    prepared = prepare(config, ledger, reporter)
+    if config.dry_run:
+        plan(config, prepared.captured, ledger, reporter)
+        ledger.note(status="ok")
+        return ledger.report
+    with tempfile.TemporaryDirectory(dir=config.output.parent, prefix=".prunecli-") as folder:
+        files = _Files(Path(folder))
+        _export_original(config, prepared, files, ledger, reporter)
+        planned = plan(config, prepared.captured, ledger, reporter)
+        network = _compact(prepared, planned, ledger, reporter)
+        exportable = _export(config, prepared, planned, network, RowName.PRUNED, files, ledger, reporter)
+        if prepared.data is not None and config.train.epochs > 0:
+            _recover(config, prepared, network, ledger, reporter)
+            exportable = _export(
+                config, prepared, planned, network, RowName.FINE_TUNED, files, ledger, reporter
+            )
+        _measure(config, prepared, planned, files, ledger, reporter)
+        _ship(config, planned, exportable, files, ledger)
+    ledger.note(status="ok")
+    ledger.write()
+    return ledger.report
+
+
+def _first_report(config: RunConfig) -> Report:
+    return Report(
+        command=config.command,
+        dry_run=config.dry_run,
+        versions=record.Versions(
+            version("prunecli"),
+            platform.python_version(),
+            *(version(name) for name in ("torch", "onnx", "onnxruntime")),
+        ),
+        requested=record.Requested(
+            config.target.in_words(),
+            config.target.quantity,
+            config.target.text,
+            config.criterion,
+            config.strategy,
+            config.train.seed,
+        ),
+    )
+
+
+def _export_original(
+    config: RunConfig, prepared: Prepared, files: _Files, ledger: Ledger, reporter: Reporter
+) -> None:
+    """The original as an ONNX file, and its score: before anything else, is the setup right?"""
+    captured = prepared.captured
+    path = files.path(RowName.ORIGINAL)
+    with ledger.stage("export original"), reporter.step("exporting the original"):
+        exportable = make_exportable(captured.network, captured.inputs, captured.dynamic_batch)
+        write_onnx(exportable, path, {})
+        verify_outputs(path, captured.network, exportable, config.atol, config.train.seed)
+        files.onnx[RowName.ORIGINAL] = path
+    if prepared.data is not None:
+        with ledger.stage("score original"):
+            found = score(path, prepared.data, reporter)
+            check_chance(found, ledger, reporter)
+            files.scores[RowName.ORIGINAL] = found
+
+
+def _compact(
+    prepared: Prepared, planned: Planned, ledger: Ledger, reporter: Reporter
+) -> fx.GraphModule:
+    with ledger.stage("compact"), reporter.step("removing and checking against the original"):
+        keep = kept_units(planned.plan, planned.coupling)
+        kept = make_kept(planned.flow, planned.coupling, keep)
+        network = compact(prepared.captured, kept)
+        result = check(prepared.captured, network, kept)
+        ledger.note(
+            checks=record.Checks(
+                oracle_difference=max(result.difference, result.worst),
+                oracle_tolerance=TOLERANCE,
+            )
+        )
+    return network
+
+
+def _recover(
+    config: RunConfig,
+    prepared: Prepared,
+    network: fx.GraphModule,
+    ledger: Ledger,
+    reporter: Reporter,
+) -> None:
+    assert prepared.data is not None
+    with ledger.stage("fine-tune"):
+        result = finetune(network, prepared.data, config.train, reporter)
+        ledger.note(
+            training=tuple(
+                record.EpochRow(
+                    item.epoch, item.train_loss, item.score, item.lr, round(item.seconds, 3)
+                )
+                for item in result.curve
+            ),
+            best_epoch=result.best_epoch,
+        )
+        ledger.remark(*result.notes)
+
+
+def _export(
+    config: RunConfig,
+    prepared: Prepared,
+    planned: Planned,
+    network: fx.GraphModule,
+    name: RowName,
+    files: _Files,
+    ledger: Ledger,
+    reporter: Reporter,
+) -> Exportable:
+    captured, path = prepared.captured, files.path(name)
+    with ledger.stage(f"export {name.value}"), reporter.step(f"exporting the {name.value} network"):
+        exportable = make_exportable(network, captured.inputs, captured.dynamic_batch)
+        write_onnx(exportable, path, _metadata(config, prepared, planned))
+        verified = verify_outputs(path, network, exportable, config.atol, config.train.seed)
+        removed = planned.plan.before.params - planned.plan.after.params
+        before, after = verify_shrunk(files.onnx[RowName.ORIGINAL], path, removed)
+        files.onnx[name] = path
+        ledger.note(
+            checks=record.Checks(
+                ledger.report.checks.oracle_difference,
+                ledger.report.checks.oracle_tolerance,
+                verified.difference,
+                config.atol,
+                verified.batches,
+                before * BYTES_PER_WEIGHT,
+                after * BYTES_PER_WEIGHT,
+            )
+        )
+    if prepared.data is not None:
+        with ledger.stage(f"score {name.value}"):
+            files.scores[name] = score(path, prepared.data, reporter)
+    return exportable
+
+
+def _metadata(config: RunConfig, prepared: Prepared, planned: Planned) -> Mapping[str, str]:
+    """What made the file, for whoever finds it later."""
+    return {
+        "prunecli.version": version("prunecli"),
+        "prunecli.command": config.command,
+        "prunecli.checkpoint": config.model.checkpoint.name,
+        "prunecli.checkpoint_sha256": prepared.sha256,
+        "prunecli.plan": planned.plan.to_json(),
+        "prunecli.versions": ", ".join(
+            f"{name} {version(name)}" for name in ("torch", "onnx", "onnxruntime")
+        ),
+    }
+
+
+def _measure(
+    config: RunConfig,
+    prepared: Prepared,
+    planned: Planned,
+    files: _Files,
+    ledger: Ledger,
+    reporter: Reporter,
+) -> None:
+    costs: dict[RowName, Cost] = dict.fromkeys(files.onnx, planned.plan.after)
+    costs[RowName.ORIGINAL] = planned.plan.before
+    with ledger.stage("measure"):
+        measure(
+            files.onnx,
+            costs,
+            files.scores,
+            _latency_inputs(prepared),
+            config.measure,
+            ledger,
+            reporter,
+        )
+
+
+def _latency_inputs(prepared: Prepared) -> Tensor:
+    """Real examples where there are some: values can matter for speed (denormals, zeros)."""
+    if prepared.data is not None:
+        return prepared.data.preprocess(prepared.data.validation.inputs[:8])
+    return prepared.captured.inputs[0]
+
+
+def _ship(
+    config: RunConfig, planned: Planned, exportable: Exportable, files: _Files, ledger: Ledger
+) -> None:
+    """Everything was verified and measured: give the files their names."""
+    final = files.path(next(reversed(files.onnx)))
+    program = files.folder / "model.pt2"
+    with ledger.stage("write"):
+        write_program(exportable, program)
+        outputs = {
+            "onnx": config.output,
+            "pt2": config.output.with_suffix(".pt2"),
+            "plan": config.output.with_suffix(".plan.json"),
+        }
+        write_text(outputs["plan"], planned.plan.to_json())
+        try:
+            os.replace(program, outputs["pt2"])
+            os.replace(final, outputs["onnx"])
+        except OSError as error:
+            raise OutputError(
+                f"{config.output} cannot be written: {error.strerror}",
+                "choose another place with -o",
+            ) from error
+        if config.report is not None:
+            outputs["report"] = config.report
+        ledger.note(files={kind: str(path) for kind, path in outputs.items()})
+
