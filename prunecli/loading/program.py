@@ -7,6 +7,7 @@ runs it, never lets the archive run code unless the user allows pickles (see `pt
 import json
 import logging
 import pickle
+import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -28,7 +29,7 @@ from prunecli.loading.usercode import user_code
 MALFORMED = (
     *(RuntimeError, ValueError, TypeError, AttributeError, AssertionError, LookupError),
     *(ArithmeticError, OSError, EOFError, SyntaxError, pickle.UnpicklingError),
-    SpecViolationError,
+    *(SpecViolationError, struct.error),
 )
 """What torch raises on a damaged archive: its readers check little, so nearly anything."""
 

@@ -8,6 +8,7 @@ import argparse
 import pickle
 import pickletools
 import re
+import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +25,11 @@ from prunecli.loading.usercode import user_code
 
 ALLOW_HINT = "if you trust the file, add --allow-pickle: unpickling can run any code in it"
 
-DAMAGED = (RuntimeError, ValueError, TypeError, LookupError, EOFError, OSError, AssertionError)
-"""What torch's readers raise on files that were cut off or altered."""
+DAMAGED = (
+    *(RuntimeError, ValueError, TypeError, LookupError, EOFError, OSError, AssertionError),
+    *(AttributeError, ArithmeticError, MemoryError, struct.error),
+)
+"""What torch's readers raise on damaged files; a wrong length asks for too much memory."""
 
 LEGACY_PICKLES = 5
 """Magic number, protocol, machine, the object, the names of its storages; then raw numbers."""
@@ -147,7 +151,7 @@ def _is_whole(path: Path) -> bool:
             for _ in range(LEGACY_PICKLES):
                 for _ in pickletools.genops(stream):
                     pass
-        except ValueError:
+        except (ValueError, MemoryError, OverflowError):
             return False
     return True
 

@@ -248,6 +248,18 @@ def test_bad_files(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_cut_anywhere(tmp_path: Path, factory: str, legacy: bool) -> None:
+    """No cut brings up an exception of the reader's own, or loads."""
+    path = tmp_path / "c.pth"
+    torch.save(STATE, path, _use_new_zipfile_serialization=not legacy)
+    data = path.read_bytes()
+    for size in range(1, len(data), 23):
+        path.write_bytes(data[:size])
+        message, _ = caught(ModelConfig(path, factory))
+        assert "must " in message
+
+
 def test_missing_file_lists_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "best.pth").touch()
     (tmp_path / "notes.txt").touch()
