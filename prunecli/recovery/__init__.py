@@ -1,9 +1,10 @@
 """Recovery: the pruned graph learns again what the cut took away."""
 
-from prunecli.recovery.finetuning import Epoch, TrainResult, finetune
+from prunecli.recovery.finetuning import finetune
 from prunecli.recovery.mode import set_training, training_mode
 from prunecli.recovery.optimizer import check_training
 from prunecli.recovery.placement import choose_device
+from prunecli.recovery.records import Epoch, TrainResult
 from prunecli.recovery.scoring import MetricName, score
 
 __all__ = [

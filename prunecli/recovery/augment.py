@@ -14,7 +14,7 @@ import torch
 from kornia.augmentation import RandomCrop, RandomHorizontalFlip
 from torch import Tensor, nn
 
-from prunecli.data.records import DataSet
+from prunecli.data import DataSet
 
 PADDING = 8
 """Images are padded by an eighth of their size before they are cropped (4 pixels of 32)."""

@@ -20,8 +20,7 @@ from torch.fx import GraphModule
 from torch.nn import functional as F
 
 from prunecli.config import TrainConfig
-from prunecli.data.batching import batches
-from prunecli.data.records import DataSet, Task
+from prunecli.data import DataSet, Task, batches
 from prunecli.errors import ConfigError, TrainingError
 from prunecli.progress import Reporter
 from prunecli.recovery.augment import Augmentation, augmentation_for
@@ -34,53 +33,16 @@ from prunecli.recovery.optimizer import (
     set_lr,
 )
 from prunecli.recovery.placement import Placement, choose_device, placed
+from prunecli.recovery.records import Epoch, TrainResult, epoch_line
 from prunecli.recovery.scoring import (
     MetricName,
+    at_least_as_good,
     fitted_targets,
     fixed_batch,
     forward,
-    is_better,
     metric_for,
     score_placed,
 )
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One pass over the training data.
-
-    Attributes:
-        epoch: from 1.
-        train_loss: mean over the epoch's examples, while the weights change.
-        score: on the `choose` split, in the unit of `TrainResult.metric`.
-        lr: rate of the epoch's last step.
-        seconds: training and scoring.
-    """
-
-    epoch: int
-    train_loss: float
-    score: float
-    lr: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What fine-tuning did.
-
-    Attributes:
-        curve: one entry for each epoch.
-        start: score on `choose` before the first step; `None` if nothing was trained.
-        best_epoch: whose weights were kept; 0 stands for the start.
-        metric: what the scores are.
-        notes: what was decided, in words.
-    """
-
-    curve: tuple[Epoch, ...]
-    start: float | None
-    best_epoch: int
-    metric: MetricName
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -124,9 +86,7 @@ def finetune(
     if config.epochs == 0:
         return TrainResult((), None, 0, metric, ("nothing was trained (0 epochs)",))
     device = choose_device(config.device)
-    batch = fixed_batch(network) or config.batch_size
-    used = _examples_used(len(data.train), batch, fixed_batch(network) is not None)
-    _check_batch(network, min(batch, used))
+    batch, used = _sizes(network, data, config)
     augmentation = augmentation_for(data)
     with placed(network, device) as placement, _repeatable(config.seed, device):
         job = _Job(
@@ -148,6 +108,8 @@ def finetune(
                 f"fine-tuning: a batch of {batch} does not fit the memory of {device}",
                 "lower --batch-size, or use --device cpu",
             ) from error
+        finally:
+            network.zero_grad()
 
 
 def _preparation(data: DataSet, augmentation: Augmentation | None) -> Callable[[Tensor], Tensor]:
@@ -165,7 +127,9 @@ def _run(job: _Job, metric: MetricName) -> TrainResult:
     for number in range(1, job.config.epochs + 1):
         epoch = _epoch(job, number, order)
         curve.append(epoch)
-        if is_better(metric, epoch.score, best_score):
+        # A draw goes to the later weights. `choose` comes from data that the original was trained
+        # on, which flatters the start; and the later an epoch, the smaller its last steps.
+        if at_least_as_good(metric, epoch.score, best_score):
             best_score, best_epoch, best = epoch.score, number, _weights(job.network)
         job.reporter.say(epoch_line(epoch, job.config.epochs, metric))
     _restore(job.network, best)
@@ -218,24 +182,34 @@ def _score(job: _Job) -> float:
     return score_placed(job.network, job.data.choose, job.data, job.batch, job.placement)
 
 
-def _examples_used(count: int, batch: int, fixed: bool) -> int:
-    """How many examples of an epoch's order are trained on.
+def _sizes(network: GraphModule, data: DataSet, config: TrainConfig) -> tuple[int, int]:
+    """Examples of a step, and of an epoch.
 
     A last batch of one is left out, because batch norm has no variance over one value, and so
     is any incomplete one where the graph fixes its batch. Every epoch leaves out others.
+
+    Raises:
+        ConfigError: the batches that would be left cannot be trained on.
     """
+    count, fixed = len(data.train), fixed_batch(network)
+    batch = fixed or config.batch_size
     rest = count % batch
-    if fixed and count >= batch:
-        return count - rest
-    return count - 1 if rest == 1 and count > batch else count
-
-
-def _check_batch(network: GraphModule, smallest: int) -> None:
+    if fixed is not None:
+        used = count - rest
+    else:
+        used = count - 1 if rest == 1 and count > batch else count
+    smallest = min(batch, used)
+    if not used:
+        raise ConfigError(
+            f"fine-tuning: the graph takes batches of {batch}, got {count} training examples",
+            "give more data, or use --epochs 0",
+        )
     if smallest < 2 and learns_statistics(network):
         raise ConfigError(
             f"--batch-size: batch norm needs at least 2 examples to train on, got {smallest}",
             "raise --batch-size, give more data, or use --epochs 0",
         )
+    return batch, used
 
 
 @contextmanager
@@ -273,31 +247,10 @@ def _notes(job: _Job, curve: list[Epoch], best_epoch: int) -> tuple[str, ...]:
         notes.append(
             f"each epoch leaves out {left_out} of {len(job.data.train)} examples at random"
         )
+    if job.batch != job.config.batch_size:
+        notes.append(f"trained in batches of {job.batch}, the only size that the graph takes")
     if best_epoch == 0:
-        notes.append("fine-tuning never beat the weights it started from, so those were kept")
+        notes.append("every epoch scored worse than the start, so the start was kept")
     elif best_epoch < len(curve):
         notes.append(f"epoch {best_epoch} of {len(curve)} was the best and was kept")
     return tuple(notes)
-
-
-def epoch_line(epoch: Epoch, epochs: int, metric: MetricName) -> str:
-    """An epoch as one line of progress."""
-    value = f"{100 * epoch.score:.2f}%" if metric is MetricName.ACCURACY else f"{epoch.score:.4g}"
-    parts = [
-        f"epoch {epoch.epoch}/{epochs}",
-        f"loss {epoch.train_loss:.4f}",
-        f"{metric.value} {value}",
-        f"lr {epoch.lr:.2g}",
-        f"{epoch.seconds:.1f} s",
-    ]
-    left = (epochs - epoch.epoch) * epoch.seconds
-    parts.extend([f"{in_time(left)} left"] if left else [])
-    return "  ".join(parts)
-
-
-def in_time(seconds: float) -> str:
-    """Seconds as people say them: `45 s`, `3 min`, `2 h 05 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from prunecli.data.batching import batches
-from prunecli.data.records import DataSet, Split, Task
+from prunecli.data import DataSet, Split, Task, batches
 from prunecli.errors import DataError, ModelError, TrainingError
 from prunecli.recovery.placement import Placement, placed
 
@@ -31,9 +30,9 @@ def metric_for(task: Task) -> MetricName:
     return MetricName.MSE if task is Task.REGRESSION else MetricName.ACCURACY
 
 
-def is_better(metric: MetricName, new: float, old: float) -> bool:
-    """Whether `new` beats `old`; a draw does not."""
-    return new < old if metric is MetricName.MSE else new > old
+def at_least_as_good(metric: MetricName, new: float, old: float) -> bool:
+    """Whether `new` is no worse than `old`."""
+    return new <= old if metric is MetricName.MSE else new >= old
 
 
 def score(
