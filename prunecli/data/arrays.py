@@ -3,6 +3,7 @@
 Stage: data. In: files. Out: a source of float32 examples, or of uint8 images. Never unpickles.
 """
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,23 @@ from prunecli.errors import DataError
 _INPUTS = frozenset(("x", "input", "inputs", "image", "images", "img", "data", "features"))
 _TARGETS = frozenset(("y", "label", "labels", "target", "targets", "class", "classes"))
 _NAMES = "arrays are found by name: x and y, or x_train, y_train, x_val, y_val (or images, labels)"
+
+# What NumPy and its zip reader raise on damaged files.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    EOFError,
+    SyntaxError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -94,16 +112,16 @@ def _pairs(path: Path, files: Sequence[Path]) -> dict[Role, _Pair]:
 def _load_pair(
     path: Path, role: Role, slots: Mapping[tuple[Role, str], tuple[Path, str]], several: bool
 ) -> _Pair:
-    found = {}
     for kind in ("inputs", "targets"):
         if (role, kind) not in slots:
             other = next(key for (r, _), (_, key) in slots.items() if r is role)
             raise DataError(
                 f"data {path}: an array of {kind} is needed beside {other!r}, got none", _NAMES
             )
-        found[kind] = _load(*slots[role, kind])
-    where = f"{path.name} ({role.value})" if several else path.name
-    inputs, targets = found["inputs"], found["targets"]
+    file = slots[role, "inputs"][0]
+    inputs, targets = _load(*slots[role, "inputs"]), _load(*slots[role, "targets"])
+    name = file.name if file.suffix.lower() == ".npz" else path.name
+    where = f"{name} ({role.value})" if several and role_of(name) is None else name
     counts = [array.shape[0] if array.ndim else 0 for array in (inputs, targets)]
     if counts[0] != counts[1]:
         raise DataError(
@@ -125,9 +143,9 @@ def _kind_of(key: str) -> str | None:
 
 def _keys(file: Path) -> list[str]:
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return list(archive.files)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except _DAMAGE as error:
         raise _damaged(file, error) from error
 
 
@@ -136,18 +154,22 @@ def _load(file: Path, key: str) -> AnyArray:
     try:
         if file.suffix.lower() == ".npy":
             return np.asarray(np.load(file, allow_pickle=False, mmap_mode="c"))
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return np.asarray(archive[key])
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
+    except _DAMAGE as error:
         raise _damaged(file, error) from error
 
 
 def _damaged(file: Path, error: Exception) -> DataError:
-    if "pickle" in str(error):
+    text = " ".join(str(error).split())
+    if "Object arrays" in text:
         return DataError(
             f"data {file}: arrays of plain numbers are needed, got pickled objects",
             "save them with a numeric dtype; pickles are never opened, they can run code",
         )
+    # NumPy takes any unknown content for a pickle.
+    why = "its content is not NumPy's format" if "pickle" in text else text
     return DataError(
-        f"data {file}: it cannot be read as NumPy arrays: {error}", "check the file given to --data"
+        f"data {file}: it cannot be read as NumPy arrays: {why}",
+        "check the file, e.g. whether a download was cut short",
     )

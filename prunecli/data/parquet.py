@@ -35,6 +35,9 @@ BATCH = 256
 
 _IMAGE_NAMES = ("image", "img", "images", "picture", "pixel_values")
 
+# What Arrow raises on damaged files; names in them may be no text.
+_DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
+
 
 @dataclass(frozen=True)
 class _Columns:
@@ -146,7 +149,7 @@ def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
 def _open(file: Path) -> Any:
     try:
         return pq.ParquetFile(file)
-    except (pa.ArrowException, OSError) as error:
+    except _DAMAGE as error:
         raise _damaged(file, error) from error
 
 
@@ -171,7 +174,7 @@ def _read_columns(files: Sequence[Path], columns: list[str] | None) -> Any:
             )
         try:
             tables.append(opened.read(columns=columns).replace_schema_metadata(None))
-        except (pa.ArrowException, OSError) as error:
+        except _DAMAGE as error:
             raise _damaged(file, error) from error
     try:
         table = pa.concat_tables(tables, promote_options="permissive")
@@ -199,8 +202,8 @@ class _Reader:
                 stop = start + opened.metadata.row_group(group).num_rows
                 low, high = np.searchsorted(rows, (start, stop))
                 if high > low:
-                    for row, value in self._group(opened, file, group, start, rows[low:high]):
-                        yield _blob(row, f"{file.name} row {row - before + 1}", value, file)
+                    for row, entry in self._group(opened, file, group, start, rows[low:high]):
+                        yield _blob(row, f"{file.name} row {row - before + 1}", entry, file)
                 start = stop
 
     def _group(
@@ -211,21 +214,27 @@ class _Reader:
         while True:
             try:
                 batch = next(batches, None)
-            except (pa.ArrowException, OSError) as error:
+            except _DAMAGE as error:
                 raise _damaged(file, error) from error
             if batch is None:
                 return
             low, high = np.searchsorted(rows, (first, first + batch.num_rows))
             for row in rows[low:high].tolist():
-                yield row, batch.column(0)[row - first].as_py()
+                yield row, batch.column(0)[row - first]
             first += batch.num_rows
 
 
-def _blob(row: int, where: str, value: Any, file: Path) -> Blob:
+def _blob(row: int, where: str, entry: Any, file: Path) -> Blob:
     """An entry: encoded bytes, or a struct of bytes and a path beside the file."""
-    if isinstance(value, Mapping):
-        path = value.get("path")
-        value = value.get("bytes")
-        if value is None and path and (file.parent / path).is_file():
-            return Blob(row, where, file.parent / path)
-    return Blob(row, where, value)
+    if not entry.is_valid:
+        return Blob(row, where, None)
+    if not isinstance(entry, pa.StructScalar):
+        return Blob(row, where, entry.as_py())
+    content = entry["bytes"].as_py()
+    if content is None and "path" in entry:
+        try:
+            path = file.parent / str(entry["path"].as_py())
+        except UnicodeDecodeError:
+            return Blob(row, where, None)
+        return Blob(row, where, path if path.is_file() else None)
+    return Blob(row, where, content if isinstance(content, bytes) else None)

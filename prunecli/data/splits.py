@@ -58,8 +58,8 @@ def plan_splits(source: Source, config: DataConfig) -> Plan:
         judged, pool = _hold_out(source, part, pool, seed)
     else:
         judged = np.arange(len(source.parts[judge].targets))
-    _check_enough(part.where, len(pool), 2)
-    _check_enough(source.parts[judge].where, len(judged), 1)
+    _check_enough(part.where, len(pool), 2, "training and choosing")
+    _check_enough(source.parts[judge].where, len(judged), 1, "validation")
     if config.max_samples is not None:
         pool = _cap(source, learn, pool, config, _CAP_TRAINING, notes)
         judged = _cap(source, judge, judged, config, _CAP_VALIDATION, notes)
@@ -95,7 +95,7 @@ def _hold_out(source: Source, part: Part, pool: Rows, seed: int) -> tuple[Rows, 
     """Rows for judging, at least one of each class that can spare it, and the rest."""
     labels = _labelled(source, part)
     least = 1 if labels is None else int((np.unique(labels, return_counts=True)[1] > 1).sum())
-    wanted = max(round(HELD_OUT_SHARE * len(pool)), least)
+    wanted = max(round(HELD_OUT_SHARE * len(pool)), least, 1)
     return _draw(pool, wanted, labels, (seed, _HOLD_OUT))
 
 
@@ -127,8 +127,7 @@ def _draw(
     """Draw `wanted` of `rows`, in proportion to their labels: the drawn and the rest, ascending.
 
     Args:
-        spare: how many of each class must be left in the rest. Fewer than `wanted` are drawn
-            where that is not possible otherwise.
+        spare: how many of each class stay in the rest, as long as `wanted` can be drawn so.
     """
     generator = np.random.default_rng(seed)
     wanted = min(wanted, max(len(rows) - spare, 0))
@@ -155,6 +154,8 @@ def _stratified(labels: AnyArray, wanted: int, generator: np.random.Generator, s
 def _quota(counts: AnyArray, wanted: int, generator: np.random.Generator, spare: int) -> AnyArray:
     """How many of each class: in proportion, between its least and its most, `wanted` in sum."""
     most = np.maximum(counts - spare, 0)
+    if most.sum() < wanted:
+        most = counts
     least = np.minimum(most, 1)
     if least.sum() > wanted:  # more classes than places: chance decides which are drawn
         chosen = generator.permutation(np.flatnonzero(least))[:wanted]
@@ -166,17 +167,15 @@ def _quota(counts: AnyArray, wanted: int, generator: np.random.Generator, spare:
     while quota.sum() != wanted:
         short = quota.sum() < wanted
         movable = quota < most if short else quota > least
-        if not movable.any():
-            break
         # Whoever is furthest from its share gives or takes next.
         distance = np.where(movable, (share - quota) * (1 if short else -1), -np.inf)
         quota[int(np.argmax(distance))] += 1 if short else -1
     return quota
 
 
-def _check_enough(where: str, count: int, least: int) -> None:
+def _check_enough(where: str, count: int, least: int, purpose: str) -> None:
     if count < least:
         raise DataError(
-            f"{where}: at least {counted(least, 'example')} needed, got {count}",
+            f"{where}: at least {counted(least, 'example')} needed for {purpose}, got {count}",
             "add examples, or leave out --data to prune without training",
         )
