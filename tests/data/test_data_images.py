@@ -99,6 +99,12 @@ def test_one_colour_image_makes_all_colour(tmp_path: Path) -> None:
     assert [5, 5, 5] in everything.tolist()
 
 
+def test_validation_follows_the_training_images(tmp_path: Path) -> None:
+    image_folder(tmp_path / "train", ["a", "b"], 10, mode="L")
+    image_folder(tmp_path / "val", ["a", "b"], 10)
+    assert read(tmp_path).validation.inputs.shape == (20, 1, 6, 8)
+
+
 def test_the_model_decides_channels(tmp_path: Path) -> None:
     image_folder(tmp_path, ["a", "b"], 10)
     data = read(tmp_path, sample_shape=(1, 6, 8))
@@ -193,11 +199,11 @@ def test_transparent_palette(tmp_path: Path) -> None:
 
 
 def break_images(root: Path) -> None:
-    """Break three images of `b` in different ways."""
-    (root / "b" / "000.png").write_bytes(b"not an image")
-    whole = (root / "b" / "001.png").read_bytes()
-    (root / "b" / "001.png").write_bytes(whole[: len(whole) // 2])
-    (root / "b" / "002.png").write_bytes(b"")
+    """Break three images of the first class in different ways."""
+    (root / "a" / "000.png").write_bytes(b"not an image")
+    whole = (root / "a" / "001.png").read_bytes()
+    (root / "a" / "001.png").write_bytes(whole[: len(whole) // 2])
+    (root / "a" / "002.png").write_bytes(b"")
 
 
 def test_broken_images_are_left_out_and_reported(tmp_path: Path) -> None:
@@ -206,9 +212,9 @@ def test_broken_images_are_left_out_and_reported(tmp_path: Path) -> None:
     recorder = Recorder()
     data = open_data(DataConfig(tmp_path), sample_shape=None, reporter=recorder)
     assert sorted(line.split(":")[0] for line in data.skipped) == [
-        f"b/{index:03}.png" for index in range(3)
+        f"a/{index:03}.png" for index in range(3)
     ]
-    assert any(line == "b/000.png: not an image in a known format" for line in data.skipped)
+    assert any(line == "a/000.png: not an image in a known format" for line in data.skipped)
     assert any("3 of 40 images are broken and left out" in note for note in data.notes)
     assert len(recorder.warnings) == 1
     total = 0
@@ -217,7 +223,7 @@ def test_broken_images_are_left_out_and_reported(tmp_path: Path) -> None:
         total += len(split)
         assert len(split.inputs) == len(split)
         assert colours(data, name)[:, 0].tolist() == [10 * label for label in split.targets]
-        assert not ((colours(data, name)[:, 1] < 3) & (split.targets.numpy() == 1)).any()
+        assert not ((colours(data, name)[:, 1] < 3) & (split.targets.numpy() == 0)).any()
     assert total == 37
 
 

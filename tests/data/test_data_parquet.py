@@ -118,6 +118,32 @@ def test_broken_and_missing_images_are_named_by_row(tmp_path: Path) -> None:
     assert len(data.train) + len(data.choose) + len(data.validation) == 18
 
 
+def test_rows_are_counted_in_each_file(tmp_path: Path) -> None:
+    image_parquet(tmp_path / "train-0.parquet", [0, 1] * 10)
+    images = [png(index % 2, index) for index in range(20)]
+    images[16] = b"nonsense"
+    table = pa.table({"image": images, "label": [index % 2 for index in range(20)]})
+    pq.write_table(table, tmp_path / "train-1.parquet", row_group_size=6)
+    image_parquet(tmp_path / "validation.parquet", [0, 1])
+    assert [line.split(":")[0] for line in read(tmp_path).skipped] == ["train-1.parquet row 17"]
+
+
+def test_a_test_split_is_left_alone_where_validation_exists(tmp_path: Path) -> None:
+    image_parquet(tmp_path / "train.parquet", [0, 1] * 10)
+    image_parquet(tmp_path / "validation.parquet", [0, 1])
+    (tmp_path / "test.parquet").write_bytes(b"nonsense")
+    assert read(tmp_path).validation.targets.tolist() == [0, 1]
+
+
+def test_row_groups_larger_than_a_batch(tmp_path: Path) -> None:
+    labels = [index % 2 for index in range(600)]
+    image_parquet(tmp_path / "train.parquet", [0, 1] * 10)
+    table = {"image": [png(i % 2, i % 251) for i in range(600)], "label": labels}
+    pq.write_table(pa.table(table), tmp_path / "validation.parquet")
+    data = read(tmp_path)
+    assert colours(data, "validation")[:, 1].tolist() == [index % 251 for index in range(600)]
+
+
 def test_a_table_without_images(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     table = {

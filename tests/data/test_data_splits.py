@@ -103,7 +103,12 @@ def test_the_seed_decides_and_only_the_seed(tmp_path: Path) -> None:
     for name in ("train", "choose", "validation"):
         assert rows_of(first, name) == rows_of(again, name)
     assert rows_of(first, "validation") != rows_of(other, "validation")
-    assert rows_of(first, "choose") != rows_of(other, "choose")
+    path = table(tmp_path / "b.npz", np.arange(200) % 3, val=np.arange(10) % 3)
+    assert rows_of(read(path), "choose") != rows_of(read(path, seed=1), "choose")
+    capped, others = read(path, max_samples=50), read(path, max_samples=50, seed=1)
+    assert sorted(rows_of(capped, "train") + rows_of(capped, "choose")) != sorted(
+        rows_of(others, "train") + rows_of(others, "choose")
+    )
 
 
 def test_max_samples_caps_every_split_in_proportion(tmp_path: Path) -> None:
