@@ -39,7 +39,13 @@ class _Ruler:
 
 
 def select(
-    coupling: Coupling, model: CostModel, scores: Scores, target: Target, criterion: str, seed: int
+    coupling: Coupling,
+    model: CostModel,
+    scores: Scores,
+    target: Target,
+    criterion: str,
+    seed: int,
+    round_to: int = 1,
 ) -> Plan:
     """Take the steps with the lowest scores, network-wide, until the target is met.
 
@@ -55,7 +61,7 @@ def select(
             "network: nothing can be pruned: " + _why_frozen(coupling),
             "see the frozen layers and reasons in the report",
         )
-    steps = make_steps(coupling, scores, FLOOR_SHARE)
+    steps = make_steps(coupling, scores, FLOOR_SHARE, round_to)
     ruler = _Ruler(target.quantity, model, steps)
     order = np.flatnonzero(~steps.never)
     order = order[np.argsort(steps.scores[order], kind="stable")]

@@ -3,12 +3,13 @@
 Stage: selection. In: coupling and scores. Out: `Steps`. Touches no weights.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from prunecli.graph.coupling import STAYS, Coupling, UnitArray
+from prunecli.graph.coupling import STAYS, Coupling, Group, UnitArray
 from prunecli.importance.criteria import Scores
 
 
@@ -27,10 +28,15 @@ class Steps:
     never: npt.NDArray[np.bool_]
 
 
-def make_steps(coupling: Coupling, scores: Scores, floor_share: float) -> Steps:
-    """One step per unit, except where equally many must go from several blocks at once.
+def make_steps(
+    coupling: Coupling, scores: Scores, floor_share: float, round_to: int = 1
+) -> Steps:
+    """One step per unit, except where several must go at once: equally many from several
+    blocks, or as many as keep a width on a multiple of `round_to`.
 
     Args:
+        round_to: widths stay on multiples of this where a group is wide enough. Runtimes work
+            on blocks of channels, and a block that is not full costs as much as a full one.
         floor_share: of every axis of every tensor at least this share of its prunable entries
             stays, and always at least one, so that no layer vanishes.
     """
@@ -38,6 +44,7 @@ def make_steps(coupling: Coupling, scores: Scores, floor_share: float) -> Steps:
     forbidden: list[int] = []
     for block in coupling.rank_blocks:
         forbidden.extend(_by_rank(block.units, scores, step))
+    _round(coupling, scores, step, round_to)
     _, of_unit = np.unique(step, return_inverse=True)
     number = int(of_unit.max()) + 1 if of_unit.size else 0
     members = np.maximum(np.bincount(of_unit, minlength=number), 1)
@@ -57,6 +64,36 @@ def _by_rank(rows: UnitArray, scores: Scores, step: UnitArray) -> list[int]:
         members = np.array([row[rank] for row in ranked])
         step[members] = step[members].min()
     return [int(unit) for row in ranked for unit in row[shortest:]]
+
+
+def _round(coupling: Coupling, scores: Scores, step: UnitArray, round_to: int) -> None:
+    """Join consecutive ranks of a group, lowest scores first, into steps of whole blocks."""
+    for group in coupling.groups:
+        pieces = np.unique(step[group.units])
+        if pieces.size < group.units.size:
+            continue
+        block = block_of(pieces.size, _channels_per_unit(coupling, group), round_to)
+        if block == 1:
+            continue
+        ranked = group.units[np.argsort(scores[group.units], kind="stable")]
+        # What is beyond a multiple goes first; after that, whole blocks.
+        cuts = np.arange(ranked.size % block or block, ranked.size, block)
+        for members in np.split(ranked, cuts):
+            step[members] = members.min()
+
+
+def block_of(pieces: int, channels_per_unit: int, round_to: int) -> int:
+    """Units that make up one rounding block; narrow groups are given finer ones."""
+    block = round_to // math.gcd(round_to, channels_per_unit)
+    while block > 1 and pieces < 2 * block:
+        block //= 2
+    return max(block, 1)
+
+
+def _channels_per_unit(coupling: Coupling, group: Group) -> int:
+    """Indices that one unit takes on the first tensor that produces it."""
+    slot = coupling.slots[group.slots[0]]
+    return int((slot.units == group.units[0]).sum()) or 1
 
 
 def _floor(
