@@ -166,6 +166,7 @@ def test_scores_and_curve_are_what_they_say() -> None:
 def test_same_seed_same_result() -> None:
     def run(seed: int) -> tuple[dict[str, Tensor], list[float]]:
         network = image_net()
+        torch.seed()  # whatever the global generator holds must not matter
         config = TrainConfig(epochs=2, batch_size=8, seed=seed)
         result = finetune(network, images(), config, SilentReporter())
         return weights(network), [epoch.train_loss for epoch in result.curve]
@@ -183,6 +184,16 @@ def test_the_global_generator_goes_on_as_if_nothing_had_been_trained() -> None:
     torch.manual_seed(7)
     finetune(network, data, TrainConfig(epochs=1, batch_size=8), SilentReporter())
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_train_loss_is_the_mean_over_examples() -> None:
+    torch.manual_seed(0)
+    module = nn.Linear(6, 3)
+    data = table(21)  # batches of 8, 8 and 5
+    expected = F.cross_entropy(module(data.train.inputs), data.train.targets).item()
+    config = TrainConfig(epochs=1, lr=1e-12, batch_size=8)
+    result = finetune(captured(module, 6), data, config, SilentReporter())
+    assert result.curve[0].train_loss == pytest.approx(expected, rel=1e-6)
 
 
 def _relabelled(part: Split, network: GraphModule, wrong: bool) -> Split:

@@ -65,7 +65,7 @@ def learns_statistics(network: GraphModule) -> bool:
 
 def _enter(node: Node) -> bool:
     name = _mode_argument(node)
-    if name is None or _SAVED in node.meta or _get(node, name) not in (False, _ABSENT):
+    if name is None or _get(node, name) not in (False, _ABSENT):
         return False
     saved = {name: _get(node, name)}
     _put(node, name, True)
