@@ -17,10 +17,9 @@ from prunecli.config import (
     RunConfig,
     Target,
     TrainConfig,
-    parse_ratio,
-    parse_target,
 )
 from prunecli.errors import PrunecliError
+from prunecli.parsing import parse_ratio, parse_target
 from prunecli.progress import make_reporter
 
 if TYPE_CHECKING:

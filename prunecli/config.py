@@ -1,16 +1,19 @@
-"""Everything the user can ask for, as frozen records, and the parsing of quantities.
+"""Everything the user can ask for, as frozen records.
 
-Stage: config. In: strings and numbers from the command line or from Python. Out: validated
-records. Never imports torch, never touches the file system.
+Stage: config. In: values from the command line (see `parsing`) or from Python. Out: records.
+Never imports torch, never touches the file system.
 """
 
-import re
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from prunecli.errors import ConfigError
+
+LARGEST_SEED = 2**32 - 1
+"""All generators in use take this."""
 
 
 class Strategy(StrEnum):
@@ -93,110 +96,18 @@ class Target:
         return f"keep at most {_percent(self.share or 0.0)} of the {noun}"
 
 
-_SUFFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
-_NUMBER = re.compile(r"^([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kmgbt]?)$", re.IGNORECASE)
-
-
-def parse_target(quantity: Quantity, text: str) -> Target:
-    """Read what may stay: `50%`, or an absolute number such as `20M`.
-
-    Raises:
-        ConfigError: not a number, or a share outside 0-100% (both ends excluded).
-    """
-    flag = f"--target-{quantity.value}"
-    hint = f"say what may stay: {flag} 50% keeps at most half; absolute numbers such as 20M work too"
-    stripped = text.strip()
-    if stripped.endswith("%"):
-        share = _to_float(stripped[:-1])
-        if share is None:
-            raise ConfigError(f"{flag}: a percentage or a number is needed, got {text!r}", hint)
-        if not 0.0 < share < 100.0:
-            raise ConfigError(f"{flag}: must lie between 0% and 100%, got {text!r}", hint)
-        return Target(quantity, share / 100.0, None, stripped)
-    match = _NUMBER.match(stripped)
-    if match is None:
-        raise ConfigError(f"{flag}: a percentage or a number is needed, got {text!r}", hint)
-    value = float(match.group(1)) * _SUFFIX[match.group(2).lower()]
-    if value < 1.0:
-        raise ConfigError(f"{flag}: an absolute target must be at least 1, got {text!r}", hint)
-    return Target(quantity, None, value, stripped)
-
-
-def parse_ratio(text: str) -> Target:
-    """Read `--channel-ratio`: the share of channels that goes, `0.3` or `30%`.
-
-    Raises:
-        ConfigError: not a number, or outside 0-1 (both ends excluded).
-    """
-    flag = "--channel-ratio"
-    hint = f"say what goes: {flag} 0.3 (or 30%) removes 30% of the channels"
-    stripped = text.strip()
-    value = _to_float(stripped[:-1] if stripped.endswith("%") else stripped)
-    if value is None:
-        raise ConfigError(f"{flag}: a ratio is needed, got {text!r}", hint)
-    ratio = value / 100.0 if stripped.endswith("%") else value
-    if not 0.0 < ratio < 1.0:
-        raise ConfigError(f"{flag}: must lie between 0 and 1, got {text!r}", hint)
-    return Target(Quantity.CHANNELS, 1.0 - ratio, None, stripped)
-
-
-def parse_floats(flag: str, text: str) -> tuple[float, ...]:
-    """Read `0.485,0.456,0.406`.
-
-    Raises:
-        ConfigError: a part is not a number.
-    """
-    values = [_to_float(part) for part in text.split(",")]
-    if any(value is None for value in values):
-        raise ConfigError(
-            f"{flag}: numbers separated by commas are needed, got {text!r}",
-            f"for example {flag} 0.5,0.5,0.5",
-        )
-    return tuple(value for value in values if value is not None)
-
-
-def parse_shape(text: str) -> tuple[int, ...]:
-    """Read `--input-shape 1,3,32,32`; the first number is the batch.
-
-    Raises:
-        ConfigError: fewer than two numbers, or one that is not a positive integer.
-    """
-    parts = text.replace("x", ",").split(",")
-    hint = "for example --input-shape 1,3,224,224 (batch, channels, height, width)"
-    if len(parts) < 2 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
-        raise ConfigError(f"--input-shape: positive integers are needed, got {text!r}", hint)
-    return tuple(int(part) for part in parts)
-
-
-def parse_model_args(pairs: tuple[str, ...]) -> dict[str, str]:
-    """Read repeated `--model-arg key=value`.
-
-    Raises:
-        ConfigError: a pair without `=`, or with an empty or repeated key.
-    """
-    found: dict[str, str] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key.isidentifier():
-            raise ConfigError(
-                f"--model-arg: key=value is needed, got {pair!r}", "e.g. --model-arg num_classes=10"
-            )
-        if key in found:
-            raise ConfigError(f"--model-arg: {key} is given twice", "keep one of them")
-        found[key] = value
-    return found
-
-
-def _to_float(text: str) -> float | None:
-    try:
-        value = float(text.strip())
-    except ValueError:
-        return None
-    return value if abs(value) != float("inf") and value == value else None
-
-
 def _percent(share: float) -> str:
     return f"{share * 100:.4g}%"
+
+
+def _check_whole(flag: str, value: int, least: int) -> None:
+    if value < least:
+        raise ConfigError(f"{flag}: at least {least} is needed, got {value}", f"e.g. {flag} 1")
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ConfigError(f"--seed: 0 to {LARGEST_SEED} is needed, got {seed}", "e.g. --seed 0")
 
 
 @dataclass(frozen=True)
@@ -238,6 +149,9 @@ class DataConfig:
     max_samples: int | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        _check_seed(self.seed)
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -258,6 +172,9 @@ class TrainConfig:
     seed: int = 0
     device: DeviceName = DeviceName.AUTO
 
+    def __post_init__(self) -> None:
+        _check_seed(self.seed)
+
 
 @dataclass(frozen=True)
 class MeasureConfig:
@@ -273,21 +190,31 @@ class MeasureConfig:
     batch: int = 1
     seconds: float = 3.0
 
+    def __post_init__(self) -> None:
+        _check_whole("--threads", self.threads, 1)
+        _check_whole("--latency-batch", self.batch, 1)
+        if not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise ConfigError(
+                f"--latency-seconds: a positive number is needed, got {self.seconds:g}",
+                "e.g. --latency-seconds 3",
+            )
+
 
 @dataclass(frozen=True)
 class RunConfig:
     """One `prunecli prune`.
 
     Attributes:
-        output: the ONNX file; `.pt2` and `.plan.json` are written beside it.
+        output: the ONNX file; `.pt2` and `.plan.json` are written beside it. `None` names it
+            after the checkpoint, in the current folder.
         atol: largest difference between onnxruntime and PyTorch, relative to the larger of 1
             and the largest absolute output.
         command: the command line, for the file's metadata.
     """
 
     model: ModelConfig
-    output: Path
     target: Target
+    output: Path | None = None
     data: DataConfig | None = None
     strategy: Strategy = Strategy.STRUCTURED
     criterion: Criterion = Criterion.L2
@@ -297,3 +224,7 @@ class RunConfig:
     atol: float = 1e-4
     dry_run: bool = False
     command: str = ""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.atol) and self.atol >= 0):
+            raise ConfigError(f"--atol: 0 or more is needed, got {self.atol:g}", "e.g. --atol 1e-4")

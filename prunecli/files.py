@@ -5,11 +5,14 @@ Stage: below all others. Never decides what is written.
 
 import hashlib
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from prunecli.errors import OutputError
+
+ELSEWHERE = "choose another place with -o or --report"
 
 
 @contextmanager
@@ -19,25 +22,30 @@ def atomic_path(final: Path) -> Iterator[Path]:
     The temporary keeps the suffix (writers look at it) and is removed on any failure.
 
     Raises:
-        OutputError: the folder cannot be created or written.
+        OutputError: the file cannot be written.
+    """
+    temporary = _sibling(final, "tmp")
+    with writing(final):
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            os.replace(temporary, final)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(what: Path) -> Iterator[None]:
+    """Around anything that writes `what`: the system's refusals (a full disk, a read-only
+    folder) become one line.
+
+    Raises:
+        OutputError: the system refused.
     """
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
-        raise OutputError(
-            f"output folder {final.parent} cannot be created: {error.strerror}",
-            "choose another place with -o",
-        ) from error
-    temporary = final.with_name(f".{final.stem}.{os.getpid()}.tmp{final.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, final)
-    except PermissionError as error:
-        raise OutputError(
-            f"{final} cannot be written: {error.strerror}", "choose another place with -o"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{what} cannot be written: {_why(error)}", ELSEWHERE) from error
 
 
 def write_text(final: Path, text: str) -> None:
@@ -51,23 +59,69 @@ def write_text(final: Path, text: str) -> None:
 
 
 def check_writable(final: Path) -> None:
-    """Fail now, not after an hour of training, if `final` cannot be written.
+    """Fail now, not after an hour of training, if `final` cannot be written. Its folder exists.
 
     Raises:
-        OutputError: the folder cannot be created or written, or `final` is a folder.
+        OutputError: the folder cannot be written, or `final` is a folder.
     """
     if final.is_dir():
-        raise OutputError(f"output {final} is a folder", f"name a file, e.g. -o {final}/model.onnx")
-    probe = final.with_name(f".{final.stem}.{os.getpid()}.probe")
+        raise OutputError(
+            f"output {final} is a folder", "give a file's name, inside it or beside it"
+        )
+    probe = _sibling(final, "probe")
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise OutputError(
-            f"output folder {final.parent} is not writable: {error.strerror}",
-            "choose another place with -o",
+            f"output folder {final.parent} is not writable: {_why(error)}", ELSEWHERE
         ) from error
+
+
+@contextmanager
+def folders_for(files: Sequence[Path]) -> Iterator[None]:
+    """The folders of `files`, created where missing; those created here go again when the block
+    fails and left nothing in them.
+
+    Raises:
+        OutputError: a folder cannot be created.
+    """
+    created: list[Path] = []
+    try:
+        for file in files:
+            _create(file.parent, created)
+        yield
+    except BaseException:
+        for folder in reversed(created):
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def workspace(near: Path) -> Iterator[Path]:
+    """A temporary folder beside `near` (so that renaming from it to there works), gone after the
+    block whatever happens."""
+    with tempfile.TemporaryDirectory(dir=near.parent, prefix=".prunecli-") as folder:
+        yield Path(folder)
+
+
+def rename_together(renames: Sequence[tuple[Path, Path]]) -> None:
+    """Give every (temporary, final) its final name; where one fails, take all back.
+
+    Raises:
+        OutputError: a name cannot be given.
+    """
+    done: list[Path] = []
+    try:
+        for temporary, final in renames:
+            with writing(final):
+                os.replace(temporary, final)
+            done.append(final)
+    except BaseException:
+        for final in done:
+            final.unlink(missing_ok=True)
+        raise
 
 
 def sha256_of(path: Path) -> str:
@@ -77,3 +131,24 @@ def sha256_of(path: Path) -> str:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _sibling(final: Path, kind: str) -> Path:
+    return final.with_name(f".{final.stem}.{os.getpid()}.{kind}{final.suffix}")
+
+
+def _create(folder: Path, created: list[Path]) -> None:
+    """Create `folder` and what is missing above it, and note each as it comes into being."""
+    try:
+        missing = [place for place in (folder, *folder.parents) if not place.exists()]
+        for place in reversed(missing):
+            place.mkdir()
+            created.append(place)
+    except OSError as error:
+        raise OutputError(
+            f"output folder {folder} cannot be created: {_why(error)}", ELSEWHERE
+        ) from error
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)

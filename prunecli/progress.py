@@ -6,11 +6,13 @@ Stage: below all others. Stages call `step` and `update`; only this module knows
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 PLAIN_INTERVAL_S = 5.0
 """Plain lines of one step come at most this often."""
@@ -26,7 +28,7 @@ class Step(Protocol):
 class Reporter(Protocol):
     """Where stages say what they are doing."""
 
-    def step(self, title: str, total: float | None = None) -> "StepContext":
+    def step(self, title: str, total: float | None = None) -> AbstractContextManager[Step]:
         """A context manager around one piece of work; `total` gives a bar and time left."""
 
     def say(self, text: str) -> None:
@@ -34,13 +36,6 @@ class Reporter(Protocol):
 
     def warn(self, text: str) -> None:
         """One lasting line that the user should act on."""
-
-
-class StepContext(Protocol):
-    """What `Reporter.step` returns."""
-
-    def __enter__(self) -> Step: ...
-    def __exit__(self, *_: object) -> bool | None: ...
 
 
 class _SilentStep:
@@ -105,7 +100,7 @@ class _RichStep:
         self.bar, self.task = bar, task
 
     def update(self, done: float, note: str = "") -> None:
-        self.bar.update(self.task, completed=done, note=note)
+        self.bar.update(self.task, completed=done, note=escape(note))
 
 
 class RichReporter:
@@ -123,13 +118,14 @@ class RichReporter:
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=self.console, transient=True) as bar:
-            yield _RichStep(bar, bar.add_task(title, total=total, note=""))
+            yield _RichStep(bar, bar.add_task(escape(title), total=total, note=""))
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
 
     def warn(self, text: str) -> None:
-        self.console.print(f"[yellow]WARNING[/yellow] {text}", highlight=False)
+        # Not as markup: `[aten.conv2d]` in a text is no style.
+        self.console.print(Text.assemble(("WARNING", "yellow"), f" {text}"), highlight=False)
 
 
 def make_reporter(quiet: bool) -> Reporter:

@@ -31,9 +31,7 @@ def metric_of(data: DataSet) -> Metric:
 
 def score(path: Path, data: DataSet, reporter: Reporter) -> Score:
     """Score of a file on the whole validation split, in onnxruntime."""
-    return score_file(
-        path, _arrays(data), metric_of(data), reporter, examples=len(data.validation)
-    )
+    return score_file(path, _arrays(data), metric_of(data), reporter, examples=len(data.validation))
 
 
 def _arrays(data: DataSet) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.generic]]]:
@@ -75,9 +73,7 @@ def measure(
     rows = with_differences(
         [_row(name, path, costs[name], scores.get(name), compared) for name, path in files.items()]
     )
-    ledger.note(
-        rows=rows, latency=LatencySetup(compared.threads, compared.batch, compared.rounds)
-    )
+    ledger.note(rows=rows, latency=LatencySetup(compared.threads, compared.batch, compared.rounds))
     first = next(iter(scores.values()), None)
     if first is not None:
         ledger.note(

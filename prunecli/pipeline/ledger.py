@@ -56,6 +56,11 @@ class Ledger:
             self.note(status=f"interrupted: {name}")
             self.write()
             raise
+        except BaseException as error:
+            # A bug. It goes on to the user as it is; the report only says where it struck.
+            self.note(status=f"crashed: {name}: {type(error).__name__}")
+            self.write()
+            raise
         seconds = round(time.monotonic() - start, 3)
         self.note(stages=(*self.report.stages, Stage(name, seconds)))
         self.write()

@@ -46,9 +46,7 @@ def prepare(config: RunConfig, ledger: Ledger, reporter: Reporter) -> Prepared:
     with ledger.stage("load"), reporter.step(f"loading {config.model.checkpoint.name}"):
         loaded = load_model(config.model)
         ledger.note(
-            checkpoint=record.Checkpoint(
-                str(config.model.checkpoint), loaded.sha256, loaded.notes
-            )
+            checkpoint=record.Checkpoint(str(config.model.checkpoint), loaded.sha256, loaded.notes)
         )
     data = None
     if config.data is not None:

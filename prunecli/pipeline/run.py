@@ -4,9 +4,7 @@ Stage: pipeline. Reads as the data flows: prepare -> judge the original -> plan 
 recover -> export -> verify -> measure -> report. Parses nothing, prints nothing.
 """
 
-import os
 import platform
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -15,7 +13,6 @@ from pathlib import Path
 from torch import Tensor, fx
 
 from prunecli.config import RunConfig
-from prunecli.errors import OutputError
 from prunecli.export.onnx_file import (
     Exportable,
     make_exportable,
@@ -23,11 +20,12 @@ from prunecli.export.onnx_file import (
     write_program,
 )
 from prunecli.export.verify import verify_outputs, verify_shrunk
-from prunecli.files import check_writable, write_text
+from prunecli.files import rename_together, writing
 from prunecli.graph.cost import Cost
 from prunecli.measure.score import Score
 from prunecli.pipeline.judge import check_chance, measure, score
 from prunecli.pipeline.ledger import Ledger
+from prunecli.pipeline.outputs import Outputs, choose_outputs, room_for
 from prunecli.pipeline.planning import Planned, plan
 from prunecli.pipeline.prepare import Prepared, prepare
 from prunecli.progress import Reporter
@@ -63,32 +61,39 @@ def prune(config: RunConfig, reporter: Reporter) -> Report:
     Raises:
         PrunecliError: bad input (exit code 2), or a result that must not be shipped (1).
     """
-    ledger = Ledger(_first_report(config), config.report)
-    if not config.dry_run:
-        check_writable(config.output)
     check_training(config.train)
     choose_device(config.train.device)
-    prepared = prepare(config, ledger, reporter)
+    outputs = choose_outputs(config)
     if config.dry_run:
-        plan(config, prepared.captured, ledger, reporter)
+        ledger = Ledger(_first_report(config), None)
+        plan(config, prepare(config, ledger, reporter).captured, ledger, reporter)
         ledger.note(status="ok")
         return ledger.report
-    with tempfile.TemporaryDirectory(dir=config.output.parent, prefix=".prunecli-") as folder:
-        files = _Files(Path(folder))
-        _export_original(config, prepared, files, ledger, reporter)
-        planned = plan(config, prepared.captured, ledger, reporter)
-        network = _compact(prepared, planned, ledger, reporter)
-        exportable = _export(config, prepared, planned, network, RowName.PRUNED, files, ledger, reporter)
-        if prepared.data is not None and config.train.epochs > 0:
-            _recover(config, prepared, network, ledger, reporter)
-            exportable = _export(
-                config, prepared, planned, network, RowName.FINE_TUNED, files, ledger, reporter
-            )
-        _measure(config, prepared, planned, files, ledger, reporter)
-        _ship(config, planned, exportable, files, ledger)
+    with room_for(outputs) as folder:
+        ledger = Ledger(_first_report(config), config.report)
+        _run(config, outputs, _Files(folder), ledger, reporter)
     ledger.note(status="ok")
     ledger.write()
     return ledger.report
+
+
+def _run(
+    config: RunConfig, outputs: Outputs, files: _Files, ledger: Ledger, reporter: Reporter
+) -> None:
+    prepared = prepare(config, ledger, reporter)
+    _export_original(config, prepared, files, ledger, reporter)
+    planned = plan(config, prepared.captured, ledger, reporter)
+    network = _compact(prepared, planned, ledger, reporter)
+    exportable = _export(
+        config, prepared, planned, network, RowName.PRUNED, files, ledger, reporter
+    )
+    if prepared.data is not None and config.train.epochs > 0:
+        _recover(config, prepared, network, ledger, reporter)
+        exportable = _export(
+            config, prepared, planned, network, RowName.FINE_TUNED, files, ledger, reporter
+        )
+    _measure(config, prepared, planned, files, ledger, reporter)
+    _ship(outputs, planned, exportable, files, ledger)
 
 
 def _first_report(config: RunConfig) -> Report:
@@ -119,7 +124,8 @@ def _export_original(
     path = files.path(RowName.ORIGINAL)
     with ledger.stage("export original"), reporter.step("exporting the original"):
         exportable = make_exportable(captured.network, captured.inputs, captured.dynamic_batch)
-        write_onnx(exportable, path, {})
+        with writing(path):
+            write_onnx(exportable, path, {})
         verify_outputs(path, captured.network, exportable, config.atol, config.train.seed)
         files.onnx[RowName.ORIGINAL] = path
     if prepared.data is not None:
@@ -181,7 +187,8 @@ def _export(
     captured, path = prepared.captured, files.path(name)
     with ledger.stage(f"export {name.value}"), reporter.step(f"exporting the {name.value} network"):
         exportable = make_exportable(network, captured.inputs, captured.dynamic_batch)
-        write_onnx(exportable, path, _metadata(config, prepared, planned))
+        with writing(path):
+            write_onnx(exportable, path, _metadata(config, prepared, planned))
         verified = verify_outputs(path, network, exportable, config.atol, config.train.seed)
         removed = planned.plan.before.params - planned.plan.after.params
         before, after = verify_shrunk(files.onnx[RowName.ORIGINAL], path, removed)
@@ -247,28 +254,15 @@ def _latency_inputs(prepared: Prepared) -> Tensor:
 
 
 def _ship(
-    config: RunConfig, planned: Planned, exportable: Exportable, files: _Files, ledger: Ledger
+    outputs: Outputs, planned: Planned, exportable: Exportable, files: _Files, ledger: Ledger
 ) -> None:
-    """Everything was verified and measured: give the files their names."""
-    final = files.path(next(reversed(files.onnx)))
-    program = files.folder / "model.pt2"
+    """Everything was verified and measured: give the files their names, the ONNX file last."""
+    program, text = files.folder / "model.pt2", files.folder / "plan.json"
+    onnx = files.onnx[next(reversed(files.onnx))]
     with ledger.stage("write"):
-        write_program(exportable, program)
-        outputs = {
-            "onnx": config.output,
-            "pt2": config.output.with_suffix(".pt2"),
-            "plan": config.output.with_suffix(".plan.json"),
-        }
-        write_text(outputs["plan"], planned.plan.to_json())
-        try:
-            os.replace(program, outputs["pt2"])
-            os.replace(final, outputs["onnx"])
-        except OSError as error:
-            raise OutputError(
-                f"{config.output} cannot be written: {error.strerror}",
-                "choose another place with -o",
-            ) from error
-        if config.report is not None:
-            outputs["report"] = config.report
-        ledger.note(files={kind: str(path) for kind, path in outputs.items()})
-
+        with writing(outputs.program):
+            write_program(exportable, program)
+        with writing(outputs.plan):
+            text.write_text(planned.plan.to_json(), encoding="utf-8")
+        rename_together(((program, outputs.program), (text, outputs.plan), (onnx, outputs.onnx)))
+        ledger.note(files={kind: str(path) for kind, path in outputs.named().items()})

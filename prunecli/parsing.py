@@ -1,0 +1,115 @@
+"""Quantities as people write them, read into the records of `config`.
+
+Stage: config. In: the text of a flag. Out: a target, numbers, a shape. Never guesses: what is not
+understood is an error that shows how the flag is written.
+"""
+
+import math
+import re
+
+from prunecli.config import Quantity, Target
+from prunecli.errors import ConfigError
+
+_SUFFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
+_NUMBER = re.compile(r"^([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kmgbt]?)$", re.IGNORECASE)
+_WHOLE = re.compile(r"0*[1-9][0-9]{0,8}")
+
+
+def parse_target(quantity: Quantity, text: str) -> Target:
+    """Read what may stay: `50%`, or an absolute number such as `20M`.
+
+    Raises:
+        ConfigError: not a number, or a share outside 0-100% (both ends excluded).
+    """
+    flag = f"--target-{quantity.value}"
+    hint = (
+        f"say what may stay: {flag} 50% keeps at most half; absolute numbers such as 20M work too"
+    )
+    stripped = text.strip()
+    if stripped.endswith("%"):
+        share = _to_float(stripped[:-1])
+        if share is None:
+            raise ConfigError(f"{flag}: a percentage or a number is needed, got {text!r}", hint)
+        if not 0.0 < share < 100.0:
+            raise ConfigError(f"{flag}: must lie between 0% and 100%, got {text!r}", hint)
+        return Target(quantity, share / 100.0, None, stripped)
+    match = _NUMBER.match(stripped)
+    if match is None:
+        raise ConfigError(f"{flag}: a percentage or a number is needed, got {text!r}", hint)
+    value = float(match.group(1)) * _SUFFIX[match.group(2).lower()]
+    if value < 1.0:
+        raise ConfigError(f"{flag}: an absolute target must be at least 1, got {text!r}", hint)
+    return Target(quantity, None, value, stripped)
+
+
+def parse_ratio(text: str) -> Target:
+    """Read `--channel-ratio`: the share of channels that goes, `0.3` or `30%`.
+
+    Raises:
+        ConfigError: not a number, or outside 0-1 (both ends excluded).
+    """
+    flag = "--channel-ratio"
+    hint = f"say what goes: {flag} 0.3 (or 30%) removes 30% of the channels"
+    stripped = text.strip()
+    value = _to_float(stripped[:-1] if stripped.endswith("%") else stripped)
+    if value is None:
+        raise ConfigError(f"{flag}: a ratio is needed, got {text!r}", hint)
+    ratio = value / 100.0 if stripped.endswith("%") else value
+    if not 0.0 < ratio < 1.0:
+        raise ConfigError(f"{flag}: must lie between 0 and 1, got {text!r}", hint)
+    return Target(Quantity.CHANNELS, 1.0 - ratio, None, stripped)
+
+
+def parse_floats(flag: str, text: str) -> tuple[float, ...]:
+    """Read `0.485,0.456,0.406`.
+
+    Raises:
+        ConfigError: a part is not a number.
+    """
+    values = [_to_float(part) for part in text.split(",")]
+    if any(value is None for value in values):
+        raise ConfigError(
+            f"{flag}: numbers separated by commas are needed, got {text!r}",
+            f"for example {flag} 0.5,0.5,0.5",
+        )
+    return tuple(value for value in values if value is not None)
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Read `--input-shape 1,3,32,32`; the first number is the batch.
+
+    Raises:
+        ConfigError: fewer than two numbers, or one that is not a positive integer.
+    """
+    parts = text.replace("x", ",").split(",")
+    hint = "for example --input-shape 1,3,224,224 (batch, channels, height, width)"
+    if len(parts) < 2 or not all(_WHOLE.fullmatch(part.strip()) for part in parts):
+        raise ConfigError(f"--input-shape: positive integers are needed, got {text!r}", hint)
+    return tuple(int(part) for part in parts)
+
+
+def parse_model_args(pairs: tuple[str, ...]) -> dict[str, str]:
+    """Read repeated `--model-arg key=value`.
+
+    Raises:
+        ConfigError: a pair without `=`, or with an empty or repeated key.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise ConfigError(
+                f"--model-arg: key=value is needed, got {pair!r}", "e.g. --model-arg num_classes=10"
+            )
+        if key in found:
+            raise ConfigError(f"--model-arg: {key} is given twice", "keep one of them")
+        found[key] = value
+    return found
+
+
+def _to_float(text: str) -> float | None:
+    try:
+        value = float(text.strip())
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
