@@ -59,7 +59,11 @@ def write_onnx(exportable: Exportable, path: Path, metadata: Mapping[str, str]) 
     try:
         with _silence():
             exported = torch.onnx.export(
-                exportable.program, exportable.inputs, dynamo=True, opset_version=OPSET, verbose=False
+                exportable.program,
+                exportable.inputs,
+                dynamo=True,
+                opset_version=OPSET,
+                verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
         raise ModelError(

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from prunecli.graph.fields import Value, aligned, labelled_axes
-from prunecli.graph.labels import FIXED, Blocks, Freeze, Grid, Labels
+from prunecli.graph.fields import Value, aligned, along, labelled_axes
+from prunecli.graph.labels import FIXED, Freeze, Labels
 
 Shape = tuple[int, ...]
 
@@ -118,43 +118,54 @@ class Call:
 Rule = Callable[[Call], Value | tuple[Value, ...]]
 
 
-def pin(call: Call, field: Tensor, axis: int, why: Freeze) -> Tensor:
-    """`axis` must keep its extent. Returns the field to go on with.
-
-    A field along this axis alone is frozen. One that spans others too is tied along the axis:
-    then whole slices of the other axes may still go.
-    """
-    if field.shape[axis] == 1:
-        return field
-    if len(labelled_axes(field)) == 1:
-        call.labels.freeze(field, why)
-        return field
-    first = field.narrow(axis, 0, 1)
-    call.labels.tie(field, first, why)
-    return first
+def presence(call: Call, field: Tensor, axis: int) -> Tensor:
+    """One-dimensional labels of `axis`: its own, or those of its slices where the field spans
+    several axes."""
+    axes = labelled_axes(field)
+    if len(axes) == 1:
+        return field.reshape(-1)
+    return call.labels.presence(torch.squeeze(field), axes.index(axis), call.node.name)
 
 
-def pinned(call: Call, value: Value, axes: tuple[int, ...], why: Freeze) -> Value:
-    """The value after all of `axes` were pinned."""
-    rank = len(value.shape)
-    fields = []
+def name_cut(call: Call, field: Tensor, axis: int, kind: str) -> None:
+    """Say what a slice across `axis` is called, for reports."""
+    axes = labelled_axes(field)
+    if len(axes) > 1:
+        call.labels.grid(torch.squeeze(field), call.node.name).kinds[axes.index(axis)] = kind
+
+
+def pin(call: Call, field: Tensor, axis: int, why: Freeze) -> None:
+    """`axis` must keep its extent. Where the field spans other axes too, those may still go."""
+    if field.shape[axis] > 1:
+        call.labels.freeze(presence(call, field, axis), why)
+
+
+def pin_value(call: Call, value: Value, axes: tuple[int, ...], why: Freeze) -> None:
+    """Pin all of `axes`."""
     for field in value.fields:
         for axis in axes:
-            field = pin(call, field, axis % rank, why)
-        fields.append(field)
-    return Value(value.shape, tuple(fields), value.parameter)
+            pin(call, field, axis % len(value.shape), why)
 
 
 def labels_along(call: Call, value: Value, axis: int) -> Tensor | None:
-    """One-dimensional labels of `axis`, after tying what shares an index of it."""
+    """One-dimensional labels of `axis`, if it has any."""
     field = value.field_at(axis)
-    if field is None:
+    return None if field is None else presence(call, field, axis % len(value.shape))
+
+
+def without_axis(call: Call, field: Tensor, axis: int) -> Tensor | None:
+    """What a field says once `axis` is summed over: whether anything is left of each index of
+    the other axes. Keeps the rank; `None` if it says nothing."""
+    others = [other for other in labelled_axes(field) if other != axis]
+    if field.shape[axis] == 1:
+        return field
+    if not others:
         return None
-    axis %= len(value.shape)
-    for other in labelled_axes(field):
-        if other != axis:
-            field = pin(call, field, other, call.why("an axis that must keep its size"))
-    return field.reshape(-1)
+    if len(others) > 1:
+        # Rare enough not to be followed further: the slices go as wholes.
+        call.labels.tie(field, field.narrow(axis, 0, 1), call.why("is summed over"))
+        return field.narrow(axis, 0, 1)
+    return along(presence(call, field, others[0]), others[0], field.dim())
 
 
 def tie_axes(call: Call, left: Tensor | None, right: Tensor | None, why: Freeze) -> None:
@@ -176,31 +187,48 @@ def merge(call: Call, shape: Shape, values: tuple[Value, ...], what: str) -> Val
     why = call.why(f"{what} an axis that cannot shrink")
     merged: list[Tensor] = []
     for field in (aligned(field, rank) for value in values for field in value.fields):
-        hits = [other for other in merged if _overlap(other, field)]
-        merged = [other for other in merged if not _overlap(other, field)]
+        hits = [other for other in merged if overlap(other, field)]
+        merged = [other for other in merged if not overlap(other, field)]
+        joined: Tensor | None = field
         for other in hits:
-            call.labels.tie(other, field, why)
-        common = _on_common_axes([*hits, field])
-        if common is None:
-            call.labels.freeze(field, why)
-        else:
-            merged.append(common)
+            joined = None if joined is None else _join(call, other, joined, why)
+        if joined is not None:
+            merged.append(joined)
     for value in values:
         for axis in _bare_axes(value, shape):
-            merged = [pin(call, field, axis, why) for field in merged]
-    return Value(shape, tuple(field for field in merged if labelled_axes(field)))
+            for field in merged:
+                pin(call, field, axis, why)
+    return Value(shape, tuple(merged))
 
 
-def _overlap(one: Tensor, two: Tensor) -> bool:
+def _join(call: Call, one: Tensor, two: Tensor, why: Freeze) -> Tensor | None:
+    """Tie two fields that share an axis; the field that describes both from then on."""
+    first, second = set(labelled_axes(one)), set(labelled_axes(two))
+    if first == second:
+        call.labels.tie(one, two, why)
+        return one
+    small, large = (one, two) if first < second else (two, one)
+    if len(labelled_axes(small)) == 1 and (first < second or second < first):
+        # A vector against a grid (a bias per head): it goes with whole slices.
+        (axis,) = labelled_axes(small)
+        call.labels.tie(small.reshape(-1), presence(call, large, axis), why)
+        return large
+    call.labels.tie(one, two, why)
+    return _on_common_axes([one, two], call, why)
+
+
+def overlap(one: Tensor, two: Tensor) -> bool:
+    """Whether two fields label a common axis."""
     return bool(set(labelled_axes(one)) & set(labelled_axes(two)))
 
 
-def _on_common_axes(fields: list[Tensor]) -> Tensor | None:
+def _on_common_axes(fields: list[Tensor], call: Call, why: Freeze) -> Tensor | None:
     """After tying, labels repeat along every axis that some field does not span."""
     axes = set.intersection(*(set(labelled_axes(field)) for field in fields))
-    if not axes:
-        return None
     field = fields[0]
+    if not axes:
+        call.labels.freeze(field, why)
+        return None
     for axis in labelled_axes(field):
         if axis not in axes:
             field = field.narrow(axis, 0, 1)
@@ -221,13 +249,24 @@ def record_grids(call: Call, value: Value) -> Value:
     """Note that every field which spans several axes must stay rectangular."""
     for field in value.fields:
         if len(labelled_axes(field)) > 1:
-            call.labels.grids.append(Grid(torch.squeeze(field), call.node.name))
+            call.labels.grid(torch.squeeze(field), call.node.name)
     return value
 
 
-def record_blocks(call: Call, *matrices: Tensor) -> None:
-    """Note that these axes go by whole blocks or by equal counts."""
-    call.labels.blocks.append(Blocks(matrices, call.node.name))
+def note_blocks(call: Call, rows: Tensor) -> None:
+    """The node works on blocks of channels: whole blocks go, or equally many of each."""
+    call.notes.blocks[call.node.name] = rows
+    if rows.shape[0] > 1 and rows.shape[1] > 1:
+        grid = call.labels.grid(rows, call.node.name)
+        grid.kinds.update({0: "groups", 1: "channels"})
+
+
+def frozen(call: Call, reason: str) -> Value:
+    """Everything that reaches the operator stays as it is."""
+    for value in call.values():
+        for field in value.fields:
+            call.labels.freeze(field, call.why(reason))
+    return Value(call.shape)
 
 
 def fixed_labels(number: int) -> Tensor:

@@ -77,7 +77,8 @@ def capture_program(program: ExportedProgram) -> Captured:
             "program: example inputs must be positional tensors stored in the file",
             "export it again with torch.export.export(model, (tensor,)) and save with its inputs",
         )
-    return _captured(program, tuple(arguments))
+    # Copies, because an example that is a view of a whole data set would be saved with all of it.
+    return _captured(program, tuple(item.detach().clone() for item in arguments))
 
 
 def output_shape(captured: Captured) -> tuple[int, ...]:

@@ -115,16 +115,16 @@ def cost_model(network: fx.GraphModule, flow: Flow, coupling: Coupling, batch: i
     macs = tuple(_mac_terms(flow, coupling, factors, batch))
     params = tuple(_param_terms(network, flow, coupling, factors))
     sizes = np.array([units.size for units in factors.units], dtype=np.float64)
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64) if sizes.size else (
-        np.empty(0, dtype=np.int64)
+    starts = (
+        np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+        if sizes.size
+        else (np.empty(0, dtype=np.int64))
     )
     units = np.concatenate(factors.units) if factors.units else np.empty(0, dtype=np.int64)
     return CostModel(units, starts, sizes, tuple(factors.rows), macs, params)
 
 
-def _mac_terms(
-    flow: Flow, coupling: Coupling, factors: _Factors, batch: int
-) -> Iterable[_Term]:
+def _mac_terms(flow: Flow, coupling: Coupling, factors: _Factors, batch: int) -> Iterable[_Term]:
     for item in flow.notes.contractions:
         fields = [coupling.units(field) for field in item.out.fields]
         if item.contracted is not None:

@@ -55,7 +55,7 @@ class Group:
 
     Attributes:
         name: of its first layer, for people.
-        kind: what a unit is: `channels` or `groups`.
+        kind: what a unit is, see `KINDS`.
         units: unit numbers, ascending.
         slots: places in `Coupling.slots`.
     """
@@ -110,10 +110,12 @@ def couple(flow: Flow) -> Coupling:
     labels = flow.labels
     root = components(labels.count, labels.ties)
     frozen_roots = _frozen_roots(root, labels.freezes)
-    layout = settle(root, frozen_roots, labels.grids, labels.blocks)
-    if layout.ties:
+    layout = settle(root, frozen_roots, list(labels.grids.values()))
+    unsettled = Freeze("an axis that keeps its size because another one is cut", structural=True)
+    freezes = [*labels.freezes, *((item, unsettled) for item in layout.freezes)]
+    if layout.ties or layout.freezes:
         root = components(labels.count, [*labels.ties, *layout.ties])
-        frozen_roots = _frozen_roots(root, labels.freezes)
+        frozen_roots = _frozen_roots(root, freezes)
     slot_labels = _slot_labels(flow)
     unit_of = _number(root, frozen_roots, slot_labels)
     slots = tuple(
@@ -122,12 +124,26 @@ def couple(flow: Flow) -> Coupling:
         if (unit_of[found] != STAYS).any()
     )
     count = int(unit_of.max()) + 1
-    rank_blocks = tuple(RankBlock(unit_of[matrix.numpy()]) for matrix in layout.rank_blocks)
-    whole = set(np.unique(unit_of[np.concatenate(layout.whole)]).tolist()) if layout.whole else ()
-    groups = _groups(count, slots, frozenset(whole))
+    rank_blocks = tuple(RankBlock(unit_of[rows]) for rows in layout.rank_rows)
+    groups = _groups(count, slots, _kinds(count, unit_of, layout.kinds))
     return Coupling(
-        unit_of, count, slots, groups, rank_blocks, _reasons(flow, root, slot_labels)
+        unit_of, count, slots, groups, rank_blocks, _reasons(root, freezes, slot_labels)
     )
+
+
+KINDS = ("channels", "groups", "head_dim", "heads")
+"""What a unit can be; where several apply, the last one names it."""
+
+
+def _kinds(count: int, unit_of: UnitArray, found: Mapping[str, list[LabelArray]]) -> list[str]:
+    """Kind of every unit."""
+    kinds = ["channels"] * count
+    for kind in KINDS:
+        for labels in found.get(kind, ()):
+            for unit in np.unique(unit_of[labels]).tolist():
+                if unit != STAYS:
+                    kinds[unit] = kind
+    return kinds
 
 
 def _frozen_roots(
@@ -144,8 +160,6 @@ def _slot_labels(flow: Flow) -> dict[tuple[str, int], tuple[LabelArray, int]]:
     """(tensor, axis) -> labels and number of blocks, in graph order."""
     found: dict[tuple[str, int], tuple[LabelArray, int]] = {}
     for name, value in flow.parameters.items():
-        if value is None:
-            continue
         for axis, extent in enumerate(value.shape):
             block = flow.notes.block_axes.get((name, axis))
             field = value.field_at(axis)
@@ -173,7 +187,7 @@ def _number(
     return numbered
 
 
-def _groups(count: int, slots: tuple[Slot, ...], whole: frozenset[int]) -> tuple[Group, ...]:
+def _groups(count: int, slots: tuple[Slot, ...], kinds: list[str]) -> tuple[Group, ...]:
     """Units with the same set of slots form a group; a random hash per slot tells sets apart."""
     generator = np.random.default_rng(0)
     signature = np.zeros(count, dtype=np.uint64)
@@ -192,7 +206,7 @@ def _groups(count: int, slots: tuple[Slot, ...], whole: frozenset[int]) -> tuple
     return tuple(
         Group(
             layer_of(slots[places[0]].tensor),
-            "groups" if units[0] in whole else "channels",
+            kinds[units[0]],
             np.array(units, dtype=np.int64),
             tuple(places),
         )
@@ -201,25 +215,21 @@ def _groups(count: int, slots: tuple[Slot, ...], whole: frozenset[int]) -> tuple
 
 
 def _reasons(
-    flow: Flow,
     root: LabelArray,
+    freezes: list[tuple[LabelArray, Freeze]],
     slots: Mapping[tuple[str, int], tuple[LabelArray, int]],
 ) -> tuple[Frozen, ...]:
     """For every non-structural freeze, the tensors that it reaches."""
     first: dict[int, Freeze] = {}
-    structural: set[int] = set()
-    for labels, why in flow.labels.freezes:
-        for item in np.unique(root[labels]).tolist():
-            if why.structural:
-                structural.add(item)
-            else:
+    for labels, why in freezes:
+        if not why.structural:
+            for item in np.unique(root[labels]).tolist():
                 first.setdefault(item, why)
     reached: dict[Freeze, list[str]] = {}
     for (name, _), (found, _) in slots.items():
         for item in np.unique(root[found]).tolist():
-            why = first.get(item)
-            if why is not None:
-                layers = reached.setdefault(why, [])
+            if item in first:
+                layers = reached.setdefault(first[item], [])
                 if layer_of(name) not in layers:
                     layers.append(layer_of(name))
     return tuple(Frozen(tuple(layers), why) for why, layers in reached.items())

@@ -34,33 +34,23 @@ class Freeze:
     structural: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass
 class Grid:
-    """A value whose labels span several axes: what stays must be a product of axis subsets.
+    """A value whose labels span several axes: what stays must be a product of axis subsets, or
+    lose equally many along its last axis everywhere.
 
     Attributes:
-        field: labels, one axis per axis they span (all extents over 1).
+        cells: labels, every extent over 1.
         node: the graph node that made the value.
+        kinds: per axis, what a slice across it is called in reports, where known.
+        presence: axis -> labels that mean "something of this slice is left". They exist for the
+            axes on which something else depends; filled while walking.
     """
 
-    field: Tensor
+    cells: Tensor
     node: str
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """Axes cut into the same number of consecutive blocks, e.g. a grouped convolution's.
-
-    Either whole blocks go (the same ones in every matrix), or the same number of indices goes
-    from every block of a matrix.
-
-    Attributes:
-        matrices: each (blocks, indices per block) of labels.
-        node: the graph node.
-    """
-
-    matrices: tuple[Tensor, ...]
-    node: str
+    kinds: dict[int, str] = field(default_factory=dict)
+    presence: dict[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -73,8 +63,7 @@ class Labels:
     count: int = 1
     ties: list[tuple[LabelArray, LabelArray]] = field(default_factory=list)
     freezes: list[tuple[LabelArray, Freeze]] = field(default_factory=list)
-    grids: list[Grid] = field(default_factory=list)
-    blocks: list[Blocks] = field(default_factory=list)
+    grids: dict[tuple[bytes, tuple[int, ...]], Grid] = field(default_factory=dict)
 
     def new(self, number: int) -> Tensor:
         """`number` labels nobody has yet."""
@@ -86,7 +75,8 @@ class Labels:
 
         `why` is given as the reason where one side is `FIXED`.
         """
-        a, b = torch.broadcast_tensors(left, right)
+        shape = torch.broadcast_shapes(left.shape, right.shape)  # type: ignore[no-untyped-call]
+        a, b = left.expand(shape), right.expand(shape)
         one, two = a.reshape(-1).numpy(), b.reshape(-1).numpy()
         different = one != two
         if not different.any():
@@ -96,6 +86,21 @@ class Labels:
         if fixed.any():
             self.freezes.append((np.unique(np.maximum(one[fixed], two[fixed])), why))
         self.ties.append((one, two))
+
+    def grid(self, labels: Tensor, node: str) -> Grid:
+        """The grid of this field (extents over 1 only), one for all uses of the same labels."""
+        key = (labels.contiguous().numpy().tobytes(), tuple(labels.shape))
+        if key not in self.grids:
+            self.grids[key] = Grid(labels, node)
+        return self.grids[key]
+
+    def presence(self, labels: Tensor, axis: int, node: str) -> Tensor:
+        """Labels of the slices of a multi-axis field along `axis`: kept while anything of the
+        slice is."""
+        grid = self.grid(labels, node)
+        if axis not in grid.presence:
+            grid.presence[axis] = self.new(labels.shape[axis])
+        return grid.presence[axis]
 
     def freeze(self, labels: Tensor, why: Freeze) -> None:
         """None of these may go."""

@@ -45,13 +45,14 @@ def walk(captured: Captured) -> Flow:
     values: dict[str, Result] = {}
     identity: dict[tuple[int, ...], str] = {}
     for node in captured.network.graph.nodes:
-        if node.op == "placeholder":
+        if node.op == "placeholder" or (node.op == "get_attr" and not node.users):
             values[node.name] = _plain(node)
         elif node.op == "get_attr":
             name = _canonical(captured.network, str(node.target), identity)
-            if name not in parameters:
-                parameters[name] = _parameter(node, name, labels)
-            values[node.name] = parameters[name]
+            known = parameters.get(name) or _parameter(node, name, labels)
+            if known is not None:
+                parameters[name] = known
+            values[node.name] = known
         elif node.op == "call_function":
             values[node.name] = _call(node, values, labels, notes)
         elif node.op == "output":
@@ -92,8 +93,9 @@ def module_path(node: fx.Node) -> str:
 
 def _call(node: fx.Node, values: dict[str, Result], labels: Labels, notes: Notes) -> Result:
     if node.target is operator.getitem:
-        source = values[node.args[0].name]  # type: ignore[union-attr]
-        return source[node.args[1]] if isinstance(source, tuple) else None  # type: ignore[index]
+        origin, place = node.args
+        source = values[str(origin)]
+        return source[place] if isinstance(source, tuple) and isinstance(place, int) else None
     shapes = _shapes(node)
     if not shapes:
         return None
@@ -157,9 +159,7 @@ def _plain(node: fx.Node) -> Result:
     return Value(shape_of(val)) if isinstance(val, Tensor) else None
 
 
-def _canonical(
-    network: fx.GraphModule, target: str, identity: dict[tuple[int, ...], str]
-) -> str:
+def _canonical(network: fx.GraphModule, target: str, identity: dict[tuple[int, ...], str]) -> str:
     """One name for a tensor that several names share, so that all its uses share labels."""
     tensor = attribute(network, target)
     if not isinstance(tensor, Tensor) or tensor.numel() < 2:
@@ -176,7 +176,7 @@ def attribute(network: fx.GraphModule, target: str) -> Any:
     return found
 
 
-def _parameter(node: fx.Node, name: str, labels: Labels) -> Result:
+def _parameter(node: fx.Node, name: str, labels: Labels) -> Value | None:
     val = node.meta.get("val")
     if not isinstance(val, Tensor):
         return None

@@ -93,8 +93,10 @@ def per_index(tensor: Tensor, slots: list[Slot], element: SliceSize) -> list[Sco
 def _accumulate(elements: Tensor, start: int, rows: int, slot: Slot, total: Tensor) -> None:
     others = [axis for axis in range(elements.dim()) if axis != slot.axis]
     if slot.blocks > 1:
-        per_row = elements.movedim(slot.axis, 1).flatten(2) if elements.dim() > 2 else (
-            elements.unsqueeze(2)
+        per_row = (
+            elements.movedim(slot.axis, 1).flatten(2)
+            if elements.dim() > 2
+            else (elements.unsqueeze(2))
         )
         by_row = per_row.sum(2, dtype=torch.float64)
         block = torch.arange(start, start + by_row.shape[0]) * slot.blocks // rows

@@ -28,9 +28,7 @@ class Steps:
     never: npt.NDArray[np.bool_]
 
 
-def make_steps(
-    coupling: Coupling, scores: Scores, floor_share: float, round_to: int = 1
-) -> Steps:
+def make_steps(coupling: Coupling, scores: Scores, floor_share: float, round_to: int = 1) -> Steps:
     """One step per unit, except where several must go at once: equally many from several
     blocks, or as many as keep a width on a multiple of `round_to`.
 
@@ -58,7 +56,9 @@ def make_steps(
 
 def _by_rank(rows: UnitArray, scores: Scores, step: UnitArray) -> list[int]:
     """Give the same step to the units of equal rank in every row; returns units left over."""
-    ranked = [row[row != STAYS][np.argsort(scores[row[row != STAYS]], kind="stable")] for row in rows]
+    ranked = [
+        row[row != STAYS][np.argsort(scores[row[row != STAYS]], kind="stable")] for row in rows
+    ]
     shortest = min(row.size for row in ranked)
     for rank in range(shortest):
         members = np.array([row[rank] for row in ranked])
@@ -96,9 +96,7 @@ def _channels_per_unit(coupling: Coupling, group: Group) -> int:
     return int((slot.units == group.units[0]).sum()) or 1
 
 
-def _floor(
-    units: UnitArray, of_unit: UnitArray, means: Scores, share: float
-) -> UnitArray:
+def _floor(units: UnitArray, of_unit: UnitArray, means: Scores, share: float) -> UnitArray:
     """The best steps of one axis, which must stay."""
     steps = np.unique(of_unit[units[units != STAYS]])
     count = max(1, int(np.ceil(share * steps.size)))

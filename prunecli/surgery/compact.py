@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from prunecli.graph.capture import Captured
+from prunecli.graph.capture import Captured, quiet_export
 from prunecli.graph.coupling import Slot
 from prunecli.graph.walk import attribute
 from prunecli.surgery.constants import rewrite
@@ -24,7 +24,8 @@ def compact(captured: Captured, kept: Kept) -> fx.GraphModule:
     memo = {
         id(tensor): tensors.get(name, tensor) for name, tensor in _named_tensors(captured.network)
     }
-    network = copy.deepcopy(captured.network, memo)
+    with quiet_export():
+        network = copy.deepcopy(captured.network, memo)
     for node in network.graph.nodes:
         if node.op == "call_function":
             rewrite(node, kept)
@@ -34,7 +35,7 @@ def compact(captured: Captured, kept: Kept) -> fx.GraphModule:
 
 
 def _named_tensors(network: fx.GraphModule) -> list[tuple[str, Tensor]]:
-    named = dict(network.named_parameters(remove_duplicate=False))
+    named: dict[str, Tensor] = dict(network.named_parameters(remove_duplicate=False))
     named.update(network.named_buffers(remove_duplicate=False))
     for node in network.graph.nodes:
         if node.op == "get_attr":

@@ -4,6 +4,8 @@ Stage: surgery. One function per way of holding sizes, one table. Each receives 
 what is left of every value, and changes the node's arguments in place.
 """
 
+import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -98,12 +100,33 @@ def _unflatten(site: Site) -> None:
 def _put_sizes(site: Site, given: list[Any], result: Value, offset: int, *names: str) -> None:
     changed = False
     for place, item in enumerate(given):
-        if isinstance(item, int) and item != -1:
-            extent = site.kept.extent(result, place + offset)
-            if extent != result.shape[place + offset]:
-                given[place], changed = extent, True
+        original = result.shape[place + offset]
+        extent = site.kept.extent(result, place + offset)
+        if item == -1 or extent == original:
+            continue
+        given[place] = _scaled(site.node, item, extent, original)
+        changed = True
     if changed:
         site.put(given, *names)
+
+
+def _scaled(node: fx.Node, size: Any, extent: int, original: int) -> Any:
+    """A size after the cut. One that the graph computes, such as batch times heads, is scaled:
+    what is left of it does not depend on the batch."""
+    if not isinstance(size, fx.Node):
+        return extent
+    common = math.gcd(extent, original)
+    with node.graph.inserting_before(node):
+        product = node.graph.call_function(operator.mul, (size, extent // common))
+        return node.graph.call_function(operator.floordiv, (product, original // common))
+
+
+def _attention(site: Site) -> None:
+    """Without `scale` it is 1/sqrt(D): what it was stays, whatever is left of D."""
+    query = site.source
+    assert query is not None
+    if site.node.kwargs.get("scale") is None:
+        site.node.update_kwarg("scale", 1.0 / math.sqrt(query.shape[-1]))
 
 
 def _parts(site: Site) -> None:
@@ -128,7 +151,9 @@ def _bounds(site: Site) -> None:
     mask = site.kept.axis(source, axis)
     if mask.all():
         return
-    start, end = (_position(site.get(name), extent, side) for name, side in (("start", 0), ("end", extent)))
+    start, end = (
+        _position(site.get(name), extent, side) for name, side in (("start", 0), ("end", extent))
+    )
     site.put(int(mask[:start].sum()), "start")
     site.put(int(mask[:end].sum()), "end")
 
@@ -177,25 +202,36 @@ def _normalized_shape(site: Site) -> None:
     result = site.results[0]
     given = list(site.get("normalized_shape"))
     offset = len(result.shape) - len(given)
-    site.put([site.kept.extent(result, offset + place) for place in range(len(given))],
-             "normalized_shape")
+    site.put(
+        [site.kept.extent(result, offset + place) for place in range(len(given))],
+        "normalized_shape",
+    )
 
 
 _BY_REWRITER: tuple[tuple[Rewriter, str], ...] = (
-    (_sizes, "view reshape _unsafe_view expand zeros ones full empty new_zeros new_ones new_full "
-             "new_empty"),
+    (
+        _sizes,
+        "view reshape _unsafe_view expand zeros ones full empty new_zeros new_ones new_full "
+        "new_empty",
+    ),
     (_unflatten, "unflatten"),
-    (_parts, "split split_with_sizes chunk tensor_split unsafe_split unsafe_chunk "
-             "unsafe_split_with_sizes"),
+    (
+        _parts,
+        "split split_with_sizes chunk tensor_split unsafe_split unsafe_chunk "
+        "unsafe_split_with_sizes",
+    ),
     (_bounds, "slice"),
     (_narrow, "narrow"),
     (_padding, "pad constant_pad_nd"),
-    (_groups, "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
-              "group_norm channel_shuffle native_channel_shuffle"),
+    (
+        _groups,
+        "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
+        "group_norm channel_shuffle native_channel_shuffle",
+    ),
     (_normalized_shape, "layer_norm rms_norm"),
+    (_attention, "scaled_dot_product_attention"),
 )
 
 _TABLE: dict[str, Rewriter] = {
     f"aten.{name}": rewriter for rewriter, names in _BY_REWRITER for name in names.split()
 }
-

@@ -10,14 +10,13 @@ found even where later layers would hide it, and is named. Needs no data.
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from prunecli.errors import VerificationError
 from prunecli.graph.capture import Captured
 from prunecli.graph.fields import Value
-from prunecli.graph.walk import attribute, operator_name
+from prunecli.graph.walk import attribute
 from prunecli.surgery.kept import Kept
 
 TOLERANCE = 1e-4
@@ -71,9 +70,13 @@ def compare(
     left, right = iter(inputs), iter(inputs)
     worst, where, output = 0.0, "", 0.0
     with torch.no_grad():
-        for node, other in zip(captured.network.graph.nodes, compact.graph.nodes, strict=True):
-            expected = original.run_one(node, left)
+        others = {node.name: node for node in captured.network.graph.nodes}
+        for other in compact.graph.nodes:
             found = smaller.run_one(other, right)
+            node = others.get(other.name)
+            if node is None:
+                continue  # arithmetic on sizes that the rewriter added
+            expected = original.run_one(node, left)
             if node.op == "output":
                 output = _difference_of_outputs(expected, found)
             elif node.op == "call_function":
@@ -127,10 +130,12 @@ class _Masked(_Plain):
             return self._masked(n)
         axes = self.kept.flow.notes.normalised.get(n.name)
         value = self.kept.flow.values.get(n.name)
-        if axes is not None and isinstance(value, Value):
-            gone = any(not self.kept.axis(value, axis).all() for axis in axes)
-            if gone:
-                return self._normalise(n, value)
+        if (
+            axes is not None
+            and isinstance(value, Value)
+            and any(self.kept.extent(value, axis) < value.shape[axis] for axis in axes)
+        ):
+            return self._normalise(n, value)
         return super().run_node(n)
 
     def _masked(self, node: fx.Node) -> Any:
@@ -148,27 +153,32 @@ class _Masked(_Plain):
 
     def _normalise(self, node: fx.Node, value: Value) -> Tensor:
         """The normalisation on the kept part only, spread out again over the full shape."""
-        masks = [self.kept.axis(value, axis) for axis in range(len(value.shape))]
         args, kwargs = self.fetch_args_kwargs_from_env(node)
         source = args[0]
-        small = _gather(source, masks)
+        small = self.kept.gather(value, source)
         names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
         given: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}
         given[names[0]] = small
-        normalises_trailing = "normalized_shape" in given
-        last = masks[-len(given["normalized_shape"]) :] if normalises_trailing else [masks[1]]
-        if normalises_trailing:
-            given["normalized_shape"] = [int(mask.sum()) for mask in last]
+        if "normalized_shape" in given:
+            given["normalized_shape"] = list(small.shape[-len(given["normalized_shape"]) :])
         else:
             blocks = self.kept.blocks(node.name)
             given["num_groups"] = blocks if blocks is not None else given["num_groups"]
         for name in ("weight", "bias"):
             if given.get(name) is not None:
-                given[name] = _gather(given[name], last)
+                given[name] = self._own_part(node, names.index(name), given[name])
         result = node.target(*(given[name] for name in names if name in given))  # type: ignore[operator]
-        full = torch.zeros_like(source)
-        full[np.ix_(*(np.flatnonzero(mask) for mask in masks))] = result
+        # The kept places in flat order are those of the small result in flat order.
+        places = torch.arange(source.numel()).reshape(source.shape)
+        full = torch.zeros(source.shape, dtype=source.dtype)
+        full.view(-1)[self.kept.gather(value, places).reshape(-1)] = result.reshape(-1)
         return full
+
+    def _own_part(self, node: fx.Node, place: int, vector: Tensor) -> Tensor:
+        """What is kept of a norm's weight or bias."""
+        source = node.args[place] if place < len(node.args) else None
+        own = self.kept.flow.values[source.name] if isinstance(source, fx.Node) else None
+        return self.kept.gather(own, vector) if isinstance(own, Value) else vector
 
 
 def _slot_mask(tensor: Tensor, axis: int, units: Any, blocks: int, kept: Kept) -> Tensor:
@@ -180,13 +190,6 @@ def _slot_mask(tensor: Tensor, axis: int, units: Any, blocks: int, kept: Kept) -
     shape = [1] * tensor.dim()
     shape[axis] = -1
     return mask.reshape(shape)
-
-
-def _gather(tensor: Tensor, masks: Any) -> Tensor:
-    for axis, mask in enumerate(masks):
-        if not mask.all():
-            tensor = tensor.index_select(axis, torch.from_numpy(np.flatnonzero(mask)))
-    return tensor
 
 
 def _cast(item: Any, precision: torch.dtype) -> Any:
@@ -203,8 +206,7 @@ def _difference(value: Any, expected: Any, found: Any, kept: Kept) -> float:
         )
     if not isinstance(value, Value) or not isinstance(expected, Tensor):
         return 0.0
-    masks = [kept.axis(value, axis) for axis in range(len(value.shape))]
-    return relative(_gather(expected, masks), found)
+    return relative(kept.gather(value, expected), found)
 
 
 def _difference_of_outputs(expected: Any, found: Any) -> float:

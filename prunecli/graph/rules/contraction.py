@@ -1,4 +1,4 @@
-"""Rules for operators that multiply and sum: linear, matmul, convolutions."""
+"""Rules for operators that multiply and sum: linear, matmul, einsum, attention, convolutions."""
 
 import math
 
@@ -9,49 +9,225 @@ from prunecli.graph.call import (
     BlockAxis,
     Call,
     Contraction,
+    frozen,
     labels_along,
     merge,
-    pinned,
-    record_blocks,
+    name_cut,
+    note_blocks,
+    pin_value,
     tie_axes,
+    without_axis,
 )
-from prunecli.graph.fields import Value, along
+from prunecli.graph.fields import Value, along, labelled_axes
 
-INPUT_MEETS_WEIGHT = "reads an input that cannot shrink"
+INPUT_MEETS_WEIGHT = "is multiplied with an input that cannot shrink"
+
+Letters = str
+"""One letter per axis, as in einsum."""
 
 
 def linear(call: Call) -> Value:
     """x (..., I), weight (O, I), bias (O) -> (..., O)."""
     value, weight = call.value("input"), call.value("weight")
-    inputs = _contract(call, value, -1, weight, 1)
-    outputs = _outputs(call, weight, 0, call.optional("bias"))
-    out = _replaced(call, value, -1, outputs)
-    _count(call, out, inputs, math.prod(call.shape) * value.shape[-1])
-    return out
+    batch = _letters(len(value.shape) - 1)
+    out = contract(call, ((value, batch + "I"), (weight, "OI")), batch + "O")
+    bias = call.optional("bias")
+    return out if bias is None else merge(call, call.shape, (out, bias), "is added to")
 
 
 def addmm(call: Call) -> Value:
-    """bias (O), x (N, I), weight (I, O) -> (N, O); also with a full matrix as first operand."""
-    product = _product(call, call.value("mat1"), call.value("mat2"))
+    """bias (O) or (N, O), x (N, I), weight (I, O) -> (N, O)."""
+    product = contract(call, ((call.value("mat1"), "NI"), (call.value("mat2"), "IO")), "NO")
+    return merge(call, call.shape, (product, call.value("self")), "is added to")
+
+
+def baddbmm(call: Call) -> Value:
+    """self + batch1 (B, N, K) by batch2 (B, K, M)."""
+    left, right = call.value("batch1"), call.value("batch2")
+    product = contract(call, ((left, "BNK"), (right, "BKM")), "BNM")
     return merge(call, call.shape, (product, call.value("self")), "is added to")
 
 
 def matmul(call: Call) -> Value:
     """(..., M, K) by (..., K, N); vectors as PyTorch defines them."""
     left, right = call.values()[:2]
-    return _product(call, left, right)
+    one, two = len(left.shape), len(right.shape)
+    row, column = "M" if one > 1 else "", "N" if two > 1 else ""
+    batch = _letters(max(one, two) - 2)
+    first = batch[len(batch) - max(one - 2, 0) :] + row + "K"
+    second = batch[len(batch) - max(two - 2, 0) :] + "K" + column
+    return contract(call, ((left, first), (right, second)), batch + row + column)
 
 
-def _product(call: Call, left: Value, right: Value) -> Value:
-    """Contract, then let the batch axes broadcast as in an elementwise operator."""
-    row = len(left.shape) > 1
-    column = len(right.shape) > 1
-    contracted = _contract(call, left, -1, right, -2 if column else 0)
-    one = _without(left, -1, keep=column)
-    two = _without(right, -2 if column else 0, keep=row)
-    out = merge(call, call.shape, (one, two), "is multiplied with")
-    _count(call, out, contracted, math.prod(call.shape) * left.shape[-1])
+def einsum(call: Call) -> Value:
+    """`einsum` with explicit letters; an ellipsis is spelled out."""
+    equation = str(call.arguments["equation"]).replace(" ", "")
+    operands: list[Value] = list(call.arguments["tensors"])
+    inputs, arrow, output = equation.partition("->")
+    terms = inputs.split(",")
+    longest = max(
+        (
+            len(value.shape) - len(term) + 3
+            for value, term in zip(operands, terms, strict=True)
+            if "..." in term
+        ),
+        default=0,
+    )
+    dots = "".join(chr(ord("\u03b1") + place) for place in range(longest))
+    spelled = []
+    for value, term in zip(operands, terms, strict=True):
+        own = len(value.shape) - len(term) + 3 if "..." in term else 0
+        spelled.append(term.replace("...", dots[len(dots) - own :]))
+    if not arrow:
+        text = "".join(spelled)
+        output = dots + "".join(
+            sorted(x for x in set(text) if text.count(x) == 1 and x not in dots)
+        )
+    if any(len(set(term)) < len(term) for term in spelled):
+        return frozen(call, "takes a diagonal")
+    return contract(call, tuple(zip(operands, spelled, strict=True)), output.replace("...", dots))
+
+
+def attention(call: Call) -> Value:
+    """`scaled_dot_product_attention`: q (..., h, L, D), k (..., h, S, D), v (..., h, S, E)."""
+    query = call.value("query")
+    key, value = _repeated(call, "key"), _repeated(call, "value")
+    batch = _letters(len(query.shape) - 2)
+    scores = contract(call, ((query, batch + "LD"), (key, batch + "SD")), batch + "LS")
+    mask = call.optional("attn_mask")
+    if mask is not None:
+        scores = merge(call, scores.shape, (scores, mask), "is added to")
+    pin_value(call, scores, (-1,), call.why("is normalised over"))
+    return contract(call, ((scores, batch + "LS"), (value, batch + "SD")), batch + "LD")
+
+
+def _repeated(call: Call, name: str) -> Value:
+    """Keys and values of grouped-query attention serve several query heads each."""
+    value, heads = call.value(name), call.value("query").shape[-3]
+    own = value.shape[-3]
+    if own == heads or own == 1:
+        return value
+    axis = len(value.shape) - 3
+    fields = tuple(
+        field.repeat_interleave(heads // own, axis) if field.shape[axis] > 1 else field
+        for field in value.fields
+    )
+    shape = (*value.shape[:axis], heads, *value.shape[axis + 1 :])
+    return Value(shape, fields)
+
+
+def contract(call: Call, operands: tuple[tuple[Value, Letters], ...], output: Letters) -> Value:
+    """Multiply operands and sum over the letters that `output` lacks.
+
+    First the summed letters are tied; what they say about other axes (a head exists while
+    anything of it is summed) then meets what the operands say about those.
+    """
+    extents: dict[str, int] = {}
+    for value, letters in operands:
+        for letter, extent in zip(letters, value.shape, strict=True):
+            extents[letter] = max(extents.get(letter, 1), extent)
+    summed = [letter for letter in extents if letter not in output]
+    space = output + "".join(summed)
+    parts = [_embedded(value, letters, space) for value, letters in operands]
+    places = range(len(output), len(space))
+    full = tuple(extents[letter] for letter in space)
+    common = merge(call, full, tuple(_inside(part, places) for part in parts), INPUT_MEETS_WEIGHT)
+    left = _summed(call, common, places)
+    shape = full[: len(output)]
+    out = merge(
+        call,
+        shape,
+        tuple(
+            _cut(item, len(output)) for item in (*(_outside(part, places) for part in parts), left)
+        ),
+        "is multiplied with",
+    )
+    _count(call, out, common, places, float(math.prod(full)))
     return out
+
+
+def _embedded(value: Value, letters: Letters, space: Letters) -> Value:
+    """The value with its axes in the order of `space`, extent 1 where it has none."""
+    order = [letters.index(letter) for letter in space if letter in letters]
+    missing = [place for place, letter in enumerate(space) if letter not in letters]
+
+    def spread(item: Tensor) -> Tensor:
+        item = item.permute(order)
+        for place in missing:
+            item = item.unsqueeze(place)
+        return item
+
+    shape = [value.shape[letters.index(x)] if x in letters else 1 for x in space]
+    return Value(tuple(shape), tuple(spread(field) for field in value.fields))
+
+
+def _inside(value: Value, places: range) -> Value:
+    """What the value says about summed axes. Other axes that this does not label get extent 1:
+    they are not this step's business, and must not look unlabelled."""
+    fields = tuple(field for field in value.fields if _labels_any(field, places))
+    shape = tuple(
+        extent if axis in places or _labelled(fields, axis) else 1
+        for axis, extent in enumerate(value.shape)
+    )
+    return Value(shape, fields)
+
+
+def _outside(value: Value, places: range) -> Value:
+    """What the value says besides `_inside`."""
+    inside = _inside(value, places).fields
+    fields = tuple(field for field in value.fields if not _labels_any(field, places))
+    shape = tuple(
+        1 if _labelled(inside, axis) else extent for axis, extent in enumerate(value.shape)
+    )
+    return Value(shape, fields)
+
+
+def _labels_any(field: Tensor, places: range) -> bool:
+    return any(field.shape[place] > 1 for place in places)
+
+
+def _labelled(fields: tuple[Tensor, ...], axis: int) -> bool:
+    return any(field.shape[axis] > 1 for field in fields)
+
+
+def _summed(call: Call, value: Value, places: range) -> Value:
+    fields = []
+    for field in value.fields:
+        left: Tensor | None = field
+        for place in places:
+            if left is not None and left.shape[place] > 1:
+                for axis in labelled_axes(left):
+                    name_cut(call, left, axis, "head_dim" if axis == place else "heads")
+                left = without_axis(call, left, place)
+        if left is not None:
+            fields.append(left)
+    shape = tuple(
+        extent if _labelled(tuple(fields), axis) else 1 for axis, extent in enumerate(value.shape)
+    )
+    return Value(shape, tuple(fields))
+
+
+def _cut(value: Value, rank: int) -> Value:
+    """Drop the summed axes, which come last and have extent 1 by now."""
+    return Value(
+        value.shape[:rank], tuple(field.reshape(field.shape[:rank]) for field in value.fields)
+    )
+
+
+def _count(call: Call, out: Value, common: Value, places: range, macs: float) -> None:
+    """Note the work: in proportion to what is left of the result and of the summed axes."""
+    fields = [field for field in common.fields if _labels_any(field, places)]
+    contracted = fields[0] if fields else None
+    blocks = None
+    if contracted is not None and len(labelled_axes(contracted)) > 1:
+        blocks = torch.squeeze(contracted)
+        blocks = blocks.reshape(-1, blocks.shape[-1])
+    flat = None if contracted is None else contracted.reshape(-1)
+    call.notes.contractions.append(Contraction(call.node.name, out, flat, macs, blocks))
+
+
+def _letters(count: int) -> Letters:
+    return "abcdefghijklmnop"[:count]
 
 
 def convolution(call: Call) -> Value:
@@ -69,126 +245,85 @@ def _convolution(call: Call, *, transposed: bool) -> Value:
     dims = len(weight.shape) - 2
     channel = len(value.shape) - dims - 1
     space = tuple(range(channel + 1, len(value.shape)))
-    value = pinned(call, value, space, call.why("is convolved over"))
+    pin_value(call, value, space, call.why("is convolved over"))
     kernel = tuple(range(2, len(weight.shape)))
-    pinned(call, weight, kernel, call.why("kernel size", structural=True))
-    groups = call.arguments["groups"]
-    if groups > 1:
-        out, inputs, blocks = _grouped(call, value, weight, channel, groups, transposed)
+    pin_value(call, weight, kernel, call.why("kernel size", structural=True))
+    inputs = labels_along(call, value, channel)
+    blocks = None
+    if call.arguments["groups"] > 1:
+        outputs, blocks = _grouped(call, weight, inputs, transposed)
     else:
-        inputs = _contract(call, value, channel, weight, 0 if transposed else 1)
-        outputs = _outputs(call, weight, 1 if transposed else 0, call.optional("bias"))
-        out, blocks = _replaced(call, value, channel, outputs), None
+        why = call.why(INPUT_MEETS_WEIGHT)
+        tie_axes(call, inputs, labels_along(call, weight, 0 if transposed else 1), why)
+        outputs = labels_along(call, weight, 1 if transposed else 0)
+    bias = call.optional("bias")
+    if bias is not None:
+        why = call.why("is added to a vector that cannot shrink")
+        tie_axes(call, labels_along(call, bias, 0), outputs, why)
+    rank = len(value.shape)
+    kept = [field for field in value.fields if all(a < channel for a in labelled_axes(field))]
+    fresh = [] if outputs is None or outputs.numel() == 1 else [along(outputs, channel, rank)]
+    out = Value(call.shape, (*kept, *fresh))
     # Every position of the larger side (the input, when transposed) meets the whole kernel.
     positions = math.prod(value.shape if transposed else call.shape)
-    _count(call, out, inputs, positions * math.prod(weight.shape[1:]), blocks)
+    macs = float(positions * math.prod(weight.shape[1:]))
+    call.notes.contractions.append(Contraction(call.node.name, out, inputs, macs, blocks))
     return out
 
 
 def _grouped(
-    call: Call, value: Value, weight: Value, channel: int, groups: int, transposed: bool
-) -> tuple[Value, Tensor | None, Tensor | None]:
-    """Block j of the output channels reads block j of the input channels only."""
-    inputs = labels_along(call, value, channel)
+    call: Call, weight: Value, inputs: Tensor | None, transposed: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Block j of the output channels reads block j of the input channels only.
+
+    Returns the output labels and the input labels as (blocks, channels per block).
+    """
+    groups = call.arguments["groups"]
     # Axis 0 of the weight runs over all channels; axis 1 starts anew in every block.
     flat = labels_along(call, weight, 0)
-    if not weight.parameter or inputs is None or flat is None:
-        return _frozen_grouped(call, value, weight, channel, inputs)
-    per_block = weight.shape[1]
-    restart = _block_labels(call, weight, groups, per_block)
-    if restart is None:
-        return _frozen_grouped(call, value, weight, channel, inputs)
+    restart = None
+    if inputs is not None and flat is not None and weight.parameter:
+        restart = _block_labels(call, weight, groups)
+    if inputs is None or flat is None or restart is None:
+        return _frozen_grouped(call, weight, inputs, transposed), None
     why = call.why(INPUT_MEETS_WEIGHT)
-    if transposed:
-        call.labels.tie(inputs, flat, why)
-        outputs = restart.reshape(-1)
-    else:
-        call.labels.tie(inputs, restart.reshape(-1), why)
-        outputs = flat
-    bias = call.optional("bias")
-    if bias is not None:
-        tie_axes(call, labels_along(call, bias, 0), outputs, why)
+    call.labels.tie(inputs, flat if transposed else restart.reshape(-1), why)
+    outputs = restart.reshape(-1) if transposed else flat
     into, out_of = inputs.reshape(groups, -1), outputs.reshape(groups, -1)
+    note_blocks(call, into)
+    note_blocks(call, out_of)
     call.notes.blocks[call.node.name] = into
-    if into.shape[1] == 1 or out_of.shape[1] == 1:
-        # With one channel per block on a side, equal counts and whole blocks are the same.
-        call.labels.tie(into, into[:, :1], why)
-        call.labels.tie(out_of, into[:, :1], why)
-    else:
-        record_blocks(call, into, out_of)
-    return _replaced(call, value, channel, outputs), inputs, into
+    call.labels.tie(_rows(call, into), _rows(call, out_of), why)
+    return outputs, into
 
 
-def _block_labels(call: Call, weight: Value, groups: int, per_block: int) -> Tensor | None:
-    """Labels (groups, per_block) of the weight's axis 1; one set however often it is used."""
+def _rows(call: Call, matrix: Tensor) -> Tensor:
+    """Labels of whole blocks."""
+    if matrix.shape[1] == 1:
+        return matrix.reshape(-1)
+    if matrix.shape[0] == 1:
+        return matrix[:, 0]
+    return call.labels.presence(matrix, 0, call.node.name)
+
+
+def _block_labels(call: Call, weight: Value, groups: int) -> Tensor | None:
+    """Labels (groups, extent of axis 1) of the weight; one set however often it is used."""
     key = (weight.parameter, 1)
     known = call.notes.block_axes.get(key)
     if known is None:
-        known = BlockAxis(
-            weight.parameter, 1, call.labels.new(groups * per_block).reshape(groups, per_block)
-        )
+        labels = call.labels.new(groups * weight.shape[1]).reshape(groups, -1)
+        known = BlockAxis(weight.parameter, 1, labels)
         call.notes.block_axes[key] = known
-    return known.labels if known.labels.shape == (groups, per_block) else None
+    return known.labels if known.labels.shape[0] == groups else None
 
 
 def _frozen_grouped(
-    call: Call, value: Value, weight: Value, channel: int, inputs: Tensor | None
-) -> tuple[Value, Tensor | None, Tensor | None]:
+    call: Call, weight: Value, inputs: Tensor | None, transposed: bool
+) -> Tensor | None:
     """Nothing known about one side: neither may change."""
     why = call.why("grouped convolution over channels that cannot shrink")
     if inputs is not None:
         call.labels.freeze(inputs, why)
     for field in weight.fields:
         call.labels.freeze(field, why)
-    bias = call.optional("bias")
-    for field in bias.fields if bias is not None else ():
-        call.labels.freeze(field, why)
-    outputs = labels_along(call, weight, 0) if call.shape[channel] == weight.shape[0] else None
-    return _replaced(call, value, channel, outputs), inputs, None
-
-
-def _count(
-    call: Call, out: Value, contracted: Tensor | None, macs: int, blocks: Tensor | None = None
-) -> None:
-    call.notes.contractions.append(
-        Contraction(call.node.name, out, contracted, float(macs), blocks)
-    )
-
-
-def _contract(call: Call, left: Value, axis: int, right: Value, other: int) -> Tensor | None:
-    """Tie the two axes that are summed over; the one-dimensional labels, if there are any.
-
-    Where batch axes carry labels together with the summed one (heads), they are tied along
-    it: the result has nothing that could say which of them is left.
-    """
-    one, two = labels_along(call, left, axis), labels_along(call, right, other)
-    tie_axes(call, one, two, call.why(INPUT_MEETS_WEIGHT))
-    return one if one is not None and two is not None else None
-
-
-def _outputs(call: Call, weight: Value, axis: int, bias: Value | None) -> Tensor | None:
-    outputs = labels_along(call, weight, axis)
-    if bias is not None:
-        why = call.why("is added to a vector that cannot shrink")
-        tie_axes(call, labels_along(call, bias, 0), outputs, why)
-    return outputs
-
-
-def _replaced(call: Call, value: Value, axis: int, labels: Tensor | None) -> Value:
-    """The value's labels on all other axes, and new ones on `axis`."""
-    rank = len(value.shape)
-    axis %= rank
-    kept = [field for field in value.fields if field.shape[axis] == 1]
-    fresh = [] if labels is None or labels.numel() == 1 else [along(labels, axis, rank)]
-    return Value(call.shape, (*kept, *fresh))
-
-
-def _without(value: Value, axis: int, *, keep: bool) -> Value:
-    """The value after summing over `axis`; with `keep`, an axis of extent 1 stays there."""
-    axis %= len(value.shape)
-    fields = [field for field in value.fields if field.shape[axis] == 1]
-    shape = [1 if place == axis else extent for place, extent in enumerate(value.shape)]
-    if not keep:
-        del shape[axis]
-        fields = [torch.squeeze(field, axis) for field in fields]
-    return Value(tuple(shape), tuple(fields))
+    return None if transposed else labels_along(call, weight, 0)

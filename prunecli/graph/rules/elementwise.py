@@ -1,6 +1,6 @@
 """Rules for operators that work position by position."""
 
-from prunecli.graph.call import Call, Shape, merge, pinned
+from prunecli.graph.call import Call, Shape, merge, pin_value
 from prunecli.graph.fields import Value
 
 
@@ -13,7 +13,8 @@ def along_dim(call: Call) -> Value:
     """Elementwise but for `dim`, whose every index influences every other (softmax, cumsum)."""
     value = call.values()[0]
     why = call.why("is normalised or accumulated over")
-    return pinned(call, value, (call.arguments["dim"],), why)
+    pin_value(call, value, (call.arguments["dim"],), why)
+    return Value(call.shape, value.fields)
 
 
 def gated(call: Call) -> Value:
@@ -47,4 +48,3 @@ def on_axis(vector: Value, axis: int, shape: Shape) -> Value:
     view = [1] * len(shape)
     view[axis] = vector.shape[0]
     return Value(tuple(view), tuple(field.reshape(view) for field in vector.fields))
-

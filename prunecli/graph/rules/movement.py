@@ -10,13 +10,15 @@ from prunecli.graph.call import (
     Shape,
     fixed_labels,
     labels_along,
+    note_blocks,
+    overlap,
     pin,
-    pinned,
+    pin_value,
+    presence,
     record_grids,
 )
-from prunecli.graph.fields import Value, compress, labelled_axes
-from prunecli.graph.labels import Grid
-
+from prunecli.graph.fields import Value, along, compress, labelled_axes
+from prunecli.graph.labels import Freeze
 
 _VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 
@@ -25,9 +27,7 @@ def move(call: Call) -> Value | tuple[Value, ...]:
     """View, permute, slice, split, expand, roll, ...: labels move as the data does."""
     name, value = _moved(call)
     others = {key: item for key, item in call.arguments.items() if key != name}
-    results = [
-        _run(call, {name: field.expand(value.shape), **others}) for field in value.fields
-    ]
+    results = [_run(call, {name: field.expand(value.shape), **others}) for field in value.fields]
     moved = []
     for place, shape in enumerate(call.shapes):
         fields = [compress(result[place]) for result in results]
@@ -37,22 +37,11 @@ def move(call: Call) -> Value | tuple[Value, ...]:
 
 def move_pinned(call: Call) -> Value | tuple[Value, ...]:
     """As `move`, but the index along `dim` has a meaning (select, unbind): it cannot shrink."""
-    name, value = _moved(call)
+    _, value = _moved(call)
     axis = call.arguments["dim"]
     why = call.why("is indexed by a constant")
-    call.arguments[name] = pinned(call, value, (axis,), why)
+    pin_value(call, value, (axis,), why)
     return move(call)
-
-
-def resized(call: Call) -> Value | tuple[Value, ...]:
-    """View and expand. A size that the graph computes (from the batch) cannot be rewritten, so
-    an axis with such a size cannot shrink."""
-    moved = move(call)
-    assert isinstance(moved, Value)
-    axes = tuple(
-        axis for axis, item in enumerate(written_sizes(call.node)) if isinstance(item, fx.Node)
-    )
-    return pinned(call, moved, axes, call.why("its size is computed together with the batch"))
 
 
 def channel_shuffle(call: Call) -> Value | tuple[Value, ...]:
@@ -61,8 +50,7 @@ def channel_shuffle(call: Call) -> Value | tuple[Value, ...]:
     labels = labels_along(call, value, 1)
     if labels is not None:
         rows = labels.reshape(call.arguments["groups"], -1)
-        call.labels.grids.append(Grid(rows, call.node.name))
-        call.notes.blocks[call.node.name] = rows
+        note_blocks(call, rows)
     return move(call)
 
 
@@ -71,8 +59,8 @@ def pixel_shuffle(call: Call) -> Value | tuple[Value, ...]:
     moved = move(call)
     assert isinstance(moved, Value)
     rank = len(moved.shape)
-    why = call.why("is moved into height and width")
-    return pinned(call, moved, (rank - 2, rank - 1), why)
+    pin_value(call, moved, (rank - 2, rank - 1), call.why("is moved into height and width"))
+    return moved
 
 
 def strided_slice(call: Call) -> Value | tuple[Value, ...]:
@@ -82,9 +70,9 @@ def strided_slice(call: Call) -> Value | tuple[Value, ...]:
 
 def roll(call: Call) -> Value | tuple[Value, ...]:
     """Rolled axes keep their size (their indices have a meaning)."""
-    name, value = _moved(call)
+    _, value = _moved(call)
     axes = tuple(call.arguments["dims"]) or tuple(range(len(value.shape)))
-    call.arguments[name] = pinned(call, value, axes, call.why("is rolled"))
+    pin_value(call, value, axes, call.why("is rolled"))
     return move(call)
 
 
@@ -100,19 +88,20 @@ def concatenate(call: Call) -> Value:
     rank = len(call.shape)
     axis = call.arguments["dim"] % rank
     why = call.why("is joined with an axis that cannot shrink")
-    values = [_single_along(call, value, axis) for value in values]
-    result: list[Tensor] = []
-    for other in range(rank):
-        if other != axis and any(value.field_at(other) is not None for value in values):
-            values = _tie_across(call, values, other, why)
     joined = [value.field_at(axis) for value in values]
+    result: list[Tensor] = []
     if any(field is not None for field in joined):
         spans = [_or_fixed(field, value, axis) for field, value in zip(joined, values, strict=True)]
+        if len({labelled_axes(span) for span in spans}) > 1:
+            spans = [along(presence(call, span, axis), axis, rank) for span in spans]
         shape = [max(span.shape[other] for span in spans) for other in range(rank)]
         shape[axis] = -1
         result.append(torch.cat([span.expand(shape) for span in spans], axis))
+    for other in range(rank):
+        if other != axis and any(value.field_at(other) is not None for value in values):
+            _tie_across(call, values, other, why)
     for field in values[0].fields:
-        if field.shape[axis] == 1 and not any(_overlap(field, other) for other in result):
+        if field.shape[axis] == 1 and not any(overlap(field, other) for other in result):
             result.append(field)
     return record_grids(call, Value(call.shape, tuple(result)))
 
@@ -124,7 +113,7 @@ def stack(call: Call) -> Value:
     why = call.why("is stacked with an axis that cannot shrink")
     for other in range(len(values[0].shape)):
         if any(value.field_at(other) is not None for value in values):
-            values = _tie_across(call, list(values), other, why)
+            _tie_across(call, values, other, why)
     fields = tuple(field.unsqueeze(axis) for field in values[0].fields)
     return Value(call.shape, fields)
 
@@ -142,10 +131,14 @@ def pad(call: Call) -> Value:
         before, after = amounts[2 * place], amounts[2 * place + 1]
         if before or after:
             axis = rank - 1 - place
-            fields = [
-                _padded(call, field, axis, before, after, constant) for field in fields
-            ]
+            fields = [_padded(call, field, axis, before, after, constant) for field in fields]
     return Value(call.shape, tuple(fields))
+
+
+def _pad_repeating(field: Tensor, axis: int, before: int, after: int) -> Tensor:
+    """Labels of a pinned axis after padding: it keeps its size, so any of its labels serve."""
+    places = torch.arange(-before, field.shape[axis] + after).clamp(0, field.shape[axis] - 1)
+    return field.index_select(axis, places)
 
 
 def index(call: Call) -> Value:
@@ -153,13 +146,30 @@ def index(call: Call) -> Value:
     value = call.value("self")
     given = call.arguments["indices"]
     axes = tuple(axis for axis, item in enumerate(given) if item is not None)
-    value = pinned(call, value, axes, call.why("is indexed by a tensor"))
+    pin_value(call, value, axes, call.why("is indexed by a tensor"))
     picks = [
         slice(None) if item is None else torch.zeros(item.shape, dtype=torch.int64)
         for item in given
     ]
-    fields = [compress(field.expand(value.shape)[tuple(picks)]) for field in value.fields]
+    fields = []
+    for field in value.fields:
+        for axis in axes:
+            if field.shape[axis] > 1 and len(labelled_axes(field)) > 1:
+                # Which index is taken is not known: all of them must be alike.
+                first = field.narrow(axis, 0, 1)
+                call.labels.tie(field, first, call.why("is indexed by a tensor"))
+                field = first
+        fields.append(compress(field.expand(value.shape)[tuple(picks)]))
     return Value(call.shape, tuple(field for field in fields if labelled_axes(field)))
+
+
+def embedding(call: Call) -> Value:
+    """weight (V, E), indices (...) -> (..., E): the width may go, never the vocabulary."""
+    weight = call.value("weight")
+    pin_value(call, weight, (0,), call.why("vocabulary"))
+    labels = labels_along(call, weight, 1)
+    rank = len(call.shape)
+    return Value(call.shape, () if labels is None else (along(labels, -1, rank),))
 
 
 def created(call: Call) -> Value:
@@ -187,7 +197,8 @@ def written_sizes(node: fx.Node) -> tuple[Any, ...]:
     target: Any = node.target
     names = [argument.name for argument in target._schema.arguments]
     place = next((names.index(name) for name in ("size", "shape") if name in names), len(names))
-    return tuple(node.args[place]) if place < len(node.args) else ()
+    sizes: Any = node.args[place] if place < len(node.args) else ()
+    return tuple(sizes)
 
 
 def _moved(call: Call) -> tuple[str, Value]:
@@ -208,41 +219,30 @@ def _disjoint(call: Call, shape: Shape, fields: list[Tensor]) -> Value:
     fields = [field for field in fields if labelled_axes(field)]
     good: list[Tensor] = []
     for place, field in enumerate(fields):
-        if any(_overlap(field, other) for other in fields[:place] + fields[place + 1 :]):
+        if any(overlap(field, other) for other in fields[:place] + fields[place + 1 :]):
             call.labels.freeze(field, call.why("is merged with another prunable axis"))
         else:
             good.append(field)
     return Value(shape, tuple(good))
 
 
-def _overlap(one: Tensor, two: Tensor) -> bool:
-    return bool(set(labelled_axes(one)) & set(labelled_axes(two)))
+def _tie_across(call: Call, values: list[Value], axis: int, why: Freeze) -> None:
+    """Tie `axis` of all operands index by index; an unlabelled one freezes the rest.
 
-
-def _single_along(call: Call, value: Value, axis: int) -> Value:
-    """Tie so that the field along `axis` spans nothing else."""
-    field = value.field_at(axis)
-    if field is None:
-        return value
-    why = call.why("an axis that must keep its size")
-    kept = field
-    for other in labelled_axes(field):
-        if other != axis:
-            kept = pin(call, kept, other, why)
-    return Value(value.shape, tuple(kept if item is field else item for item in value.fields))
-
-
-def _tie_across(call: Call, values: list[Value], axis: int, why: Any) -> list[Value]:
-    """Tie `axis` of all operands index by index; an unlabelled one freezes the rest."""
+    Fields of the same kind are tied position by position, others by what is left of a slice.
+    """
     fields = [value.field_at(axis) for value in values]
     known = [field for field in fields if field is not None]
     if len(known) < len(fields):
         for field in known:
             pin(call, field, axis, why)
-        return values
+        return
+    first = known[0]
     for field in known[1:]:
-        call.labels.tie(known[0], field, why)
-    return values
+        if field.shape == first.shape and field.dim() == first.dim():
+            call.labels.tie(first, field, why)
+        else:
+            call.labels.tie(presence(call, first, axis), presence(call, field, axis), why)
 
 
 def _or_fixed(field: Tensor | None, value: Value, axis: int) -> Tensor:
@@ -259,7 +259,8 @@ def _padded(
     if field.shape[axis] == 1:
         return field
     if not constant or before < 0 or after < 0 or len(labelled_axes(field)) > 1:
-        return pin(call, field, axis, call.why("is padded"))
+        pin(call, field, axis, call.why("is padded"))
+        return compress(_pad_repeating(field, axis, before, after))
 
     def fresh(number: int) -> Tensor:
         shape = [1] * field.dim()

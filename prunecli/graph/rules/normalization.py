@@ -1,6 +1,6 @@
 """Rules for normalisations: parameters and statistics are tied to the normalised axis."""
 
-from prunecli.graph.call import Call, labels_along, merge, record_blocks, tie_axes
+from prunecli.graph.call import Call, labels_along, merge, note_blocks, tie_axes
 from prunecli.graph.fields import Value
 from prunecli.graph.rules.elementwise import on_axis
 
@@ -32,9 +32,7 @@ def grouped(call: Call) -> Value:
     labels = labels_along(call, out, 1)
     groups = call.arguments["num_groups"]
     if labels is not None and groups > 1:
-        rows = labels.reshape(groups, -1)
-        record_blocks(call, rows)
-        call.notes.blocks[call.node.name] = rows
+        note_blocks(call, labels.reshape(groups, -1))
     call.notes.normalised[call.node.name] = (1,)
     return out
 

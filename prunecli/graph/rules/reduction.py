@@ -2,16 +2,16 @@
 
 from torch import Tensor
 
-from prunecli.graph.call import Call, Shape, pinned
-from prunecli.graph.fields import Value, labelled_axes
+from prunecli.graph.call import Call, Shape, pin_value, without_axis
+from prunecli.graph.fields import Value
 
 
 def reduction(call: Call) -> Value | tuple[Value, ...]:
     """Sum, mean, maximum over some axes: those keep their size, since their content matters."""
     value = call.values()[0]
     axes = _axes(call, len(value.shape))
-    value = pinned(call, value, axes, call.why("is reduced over"))
-    results = tuple(_reduced(value, axes, shape) for shape in call.shapes)
+    pin_value(call, value, axes, call.why("is reduced over"))
+    results = tuple(_reduced(call, value, axes, shape) for shape in call.shapes)
     return results[0] if len(results) == 1 else results
 
 
@@ -21,8 +21,8 @@ def spatial(call: Call) -> Value | tuple[Value, ...]:
     count = _window_axes(call)
     rank = len(value.shape)
     why = call.why("is pooled or resized")
-    value = pinned(call, value, tuple(range(rank - count, rank)), why)
-    results = tuple(Value(shape, _leading(value, count)) for shape in call.shapes)
+    pin_value(call, value, tuple(range(rank - count, rank)), why)
+    results = tuple(Value(shape, _leading(call, value, count)) for shape in call.shapes)
     return results[0] if len(results) == 1 else results
 
 
@@ -34,18 +34,25 @@ def _axes(call: Call, rank: int) -> tuple[int, ...]:
     return tuple(axis % rank for axis in axes) if rank else ()
 
 
-def _reduced(value: Value, axes: tuple[int, ...], shape: Shape) -> Value:
+def _reduced(call: Call, value: Value, axes: tuple[int, ...], shape: Shape) -> Value:
     rank = len(value.shape)
-    fields = [field for field in value.fields if not set(labelled_axes(field)) & set(axes)]
+    fields = []
+    for field in value.fields:
+        left: Tensor | None = field
+        for axis in axes:
+            left = None if left is None else without_axis(call, left, axis)
+        if left is not None:
+            fields.append(left)
     if len(shape) != rank:
-        left = [axis for axis in range(rank) if axis not in axes]
-        fields = [field.reshape([field.shape[axis] for axis in left]) for field in fields]
+        kept = [axis for axis in range(rank) if axis not in axes]
+        fields = [field.reshape([field.shape[axis] for axis in kept]) for field in fields]
     return Value(shape, tuple(fields))
 
 
-def _leading(value: Value, count: int) -> tuple[Tensor, ...]:
-    cut = len(value.shape) - count
-    return tuple(field for field in value.fields if all(axis < cut for axis in labelled_axes(field)))
+def _leading(call: Call, value: Value, count: int) -> tuple[Tensor, ...]:
+    """The fields without what they say about the trailing axes, which get new extents."""
+    rank = len(value.shape)
+    return _reduced(call, value, tuple(range(rank - count, rank)), value.shape).fields
 
 
 def _window_axes(call: Call) -> int:

@@ -7,8 +7,11 @@ not here freezes what reaches it, and the report says so.
 from prunecli.graph.call import Rule
 from prunecli.graph.rules.contraction import (
     addmm,
+    attention,
+    baddbmm,
     convolution,
     convolution_transpose,
+    einsum,
     linear,
     matmul,
 )
@@ -17,12 +20,12 @@ from prunecli.graph.rules.movement import (
     channel_shuffle,
     concatenate,
     created,
+    embedding,
     index,
     move,
     move_pinned,
     pad,
     pixel_shuffle,
-    resized,
     roll,
     stack,
     strided_slice,
@@ -57,13 +60,12 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (prelu, "prelu _prelu_kernel"),
     (
         move,
-        "permute transpose t numpy_T mT mH adjoint split "
+        "view reshape _unsafe_view expand permute transpose t numpy_T mT mH adjoint split "
         "split_with_sizes chunk tensor_split squeeze unsqueeze expand_as flatten "
         "unflatten narrow pixel_unshuffle movedim moveaxis "
         "swapaxes swapdims repeat repeat_interleave tile hsplit vsplit view_as reshape_as "
         "ravel unsafe_split unsafe_chunk unsafe_split_with_sizes",
     ),
-    (resized, "view reshape _unsafe_view expand"),
     (channel_shuffle, "channel_shuffle native_channel_shuffle"),
     (pixel_shuffle, "pixel_shuffle"),
     (move_pinned, "select unbind"),
@@ -78,10 +80,14 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
     ),
     (index, "index"),
     (created, "zeros ones full new_zeros new_ones new_full empty new_empty"),
+    (embedding, "embedding"),
     (unlabelled, "arange linspace eye scalar_tensor tril_indices triu_indices"),
     (linear, "linear"),
     (addmm, "addmm"),
-    (matmul, "matmul mm bmm mv"),
+    (matmul, "matmul mm bmm mv dot"),
+    (baddbmm, "baddbmm"),
+    (einsum, "einsum"),
+    (attention, "scaled_dot_product_attention"),
     (convolution, "conv1d conv2d conv3d"),
     (convolution_transpose, "conv_transpose1d conv_transpose2d conv_transpose3d"),
     (channelwise, "batch_norm instance_norm"),
