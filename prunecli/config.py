@@ -80,7 +80,10 @@ class Target:
 
     def limit(self, original: float) -> float:
         """The largest value allowed, given the original network's value."""
-        return self.absolute if self.absolute is not None else original * (self.share or 0.0)
+        if self.absolute is not None:
+            return self.absolute
+        # 10% of 20 channels are 2, though 1 - 0.9 is a little less than 0.1 in floating point.
+        return round(original * (self.share or 0.0), 6)
 
     def in_words(self) -> str:
         """The target as a sentence fragment, e.g. `keep at most 50% of the MACs`."""
@@ -207,6 +210,7 @@ class RunConfig:
     Attributes:
         output: the ONNX file; `.pt2` and `.plan.json` are written beside it. `None` names it
             after the checkpoint, in the current folder.
+        round_to: widths stay on multiples of this where a layer is wide enough; 1 for none.
         atol: largest difference between onnxruntime and PyTorch, relative to the larger of 1
             and the largest absolute output.
         command: the command line, for the file's metadata.
@@ -218,6 +222,7 @@ class RunConfig:
     data: DataConfig | None = None
     strategy: Strategy = Strategy.STRUCTURED
     criterion: Criterion = Criterion.L2
+    round_to: int = 8
     train: TrainConfig = field(default_factory=TrainConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     report: Path | None = None

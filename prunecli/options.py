@@ -114,6 +114,17 @@ CriterionOption = Annotated[
         rich_help_panel=SIZE,
     ),
 ]
+RoundTo = Annotated[
+    int,
+    typer.Option(
+        "--round-to",
+        metavar="N",
+        min=1,
+        help="Keep widths on multiples of N where a layer is wide enough: runtimes work on "
+        "blocks of channels, so one channel fewer can even be slower. 1: no rounding.",
+        rich_help_panel=SIZE,
+    ),
+]
 TargetMacs = Annotated[
     str | None,
     typer.Option(

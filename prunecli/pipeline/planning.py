@@ -46,7 +46,8 @@ def plan(config: RunConfig, captured: Captured, ledger: Ledger, reporter: Report
         costs = cost_model(captured.network, flow, coupling, batch)
         seed = config.train.seed
         scores = score_units(captured.network, coupling, config.criterion, seed)
-        chosen = select(coupling, costs, scores, config.target, config.criterion.value, seed)
+        criterion = config.criterion.value
+        chosen = select(coupling, costs, scores, config.target, criterion, seed, config.round_to)
         _note_plan(config, coupling, chosen, ledger)
     return Planned(flow, coupling, costs, chosen)
 
