@@ -6,10 +6,11 @@ Stage: pipeline. In: the configuration. Out: `Prepared`. Removes nothing.
 from dataclasses import dataclass
 
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from prunecli.config import RunConfig
 from prunecli.data import DataSet, check_outputs, open_data
-from prunecli.errors import ConfigError
+from prunecli.errors import ConfigError, ModelError
 from prunecli.graph.capture import (
     Captured,
     capture,
@@ -45,15 +46,14 @@ def prepare(config: RunConfig, ledger: Ledger, reporter: Reporter) -> Prepared:
     """
     with ledger.stage("load"), reporter.step(f"loading {config.model.checkpoint.name}"):
         loaded = load_model(config.model)
+        sample_shape = _sample_shape(config, loaded)
         ledger.note(
             checkpoint=record.Checkpoint(str(config.model.checkpoint), loaded.sha256, loaded.notes)
         )
     data = None
     if config.data is not None:
         with ledger.stage("data"):
-            data = open_data(
-                config.data, sample_shape=_sample_shape(config, loaded), reporter=reporter
-            )
+            data = open_data(config.data, sample_shape=sample_shape, reporter=reporter)
             ledger.note(data=_data_record(config, data))
     with ledger.stage("capture"), reporter.step("capturing the network"):
         captured = _capture(config, loaded, data)
@@ -64,19 +64,31 @@ def prepare(config: RunConfig, ledger: Ledger, reporter: Reporter) -> Prepared:
 
 
 def _sample_shape(config: RunConfig, loaded: LoadedModel) -> tuple[int, ...] | None:
-    """Shape of one example where the user or the program says it."""
-    if config.model.input_shape is not None:
-        return config.model.input_shape[1:]
-    if loaded.program is not None and loaded.program.example_inputs is not None:
-        first = loaded.program.example_inputs[0][0]
-        if isinstance(first, Tensor):
-            return tuple(first.shape[1:])
-    return None
+    """Shape of one example where the program or the user says it.
+
+    Raises:
+        ConfigError: both do, and differ.
+    """
+    asked = config.model.input_shape
+    own = None if loaded.program is None else _program_shape(loaded.program)
+    if asked is not None and own is not None and asked[1:] != own[1:]:
+        raise ConfigError(
+            f"--input-shape: the program was exported for {own}, got {asked}",
+            "drop --input-shape, or export the program again for that shape",
+        )
+    shape = asked or own
+    return None if shape is None else shape[1:]
+
+
+def _program_shape(program: ExportedProgram) -> tuple[int, ...] | None:
+    positional = (program.example_inputs or ((), {}))[0]
+    first = positional[0] if positional else None
+    return tuple(first.shape) if isinstance(first, Tensor) else None
 
 
 def _capture(config: RunConfig, loaded: LoadedModel, data: DataSet | None) -> Captured:
     if loaded.program is not None:
-        return capture_program(loaded.program)
+        return _one_input(capture_program(loaded.program))
     assert loaded.module is not None
     if config.model.input_shape is not None:
         shape = config.model.input_shape
@@ -87,7 +99,26 @@ def _capture(config: RunConfig, loaded: LoadedModel, data: DataSet | None) -> Ca
             "model: the shape of its input is not known",
             "give --input-shape 1,3,224,224 (batch, channels, height, width), or --data",
         )
-    return capture(loaded.module, example_inputs(shape))
+    return capture(loaded.module, _inputs(shape))
+
+
+def _inputs(shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+    try:
+        return example_inputs(shape)
+    except RuntimeError as error:  # what the CPU's allocator raises
+        raise ConfigError(
+            f"--input-shape: an input must fit the memory, got {shape}",
+            "give the shape that the network was trained on",
+        ) from error
+
+
+def _one_input(captured: Captured) -> Captured:
+    if len(captured.inputs) != 1:
+        raise ModelError(
+            f"program: exactly one input tensor is needed, got {len(captured.inputs)}",
+            "export a wrapper that takes one tensor",
+        )
+    return captured
 
 
 def _data_record(config: RunConfig, data: DataSet) -> record.Data:

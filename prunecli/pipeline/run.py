@@ -42,9 +42,14 @@ BYTES_PER_WEIGHT = 4
 
 @dataclass
 class _Files:
-    """Exports of one run, in a folder that goes with it; renamed only when all is well."""
+    """Exports of one run, in a folder that goes with it; renamed only when all is well.
+
+    Attributes:
+        final: what messages name.
+    """
 
     folder: Path
+    final: Path
     onnx: dict[RowName, Path] = field(default_factory=dict)
     scores: dict[RowName, Score] = field(default_factory=dict)
 
@@ -71,7 +76,7 @@ def prune(config: RunConfig, reporter: Reporter) -> Report:
         return ledger.report
     with room_for(outputs) as folder:
         ledger = Ledger(_first_report(config), config.report)
-        _run(config, outputs, _Files(folder), ledger, reporter)
+        _run(config, outputs, _Files(folder, outputs.onnx), ledger, reporter)
     ledger.note(status="ok")
     ledger.write()
     return ledger.report
@@ -124,7 +129,7 @@ def _export_original(
     path = files.path(RowName.ORIGINAL)
     with ledger.stage("export original"), reporter.step("exporting the original"):
         exportable = make_exportable(captured.network, captured.inputs, captured.dynamic_batch)
-        with writing(path):
+        with writing(files.final):
             write_onnx(exportable, path, {})
         verify_outputs(path, captured.network, exportable, config.atol, config.train.seed)
         files.onnx[RowName.ORIGINAL] = path
@@ -187,7 +192,7 @@ def _export(
     captured, path = prepared.captured, files.path(name)
     with ledger.stage(f"export {name.value}"), reporter.step(f"exporting the {name.value} network"):
         exportable = make_exportable(network, captured.inputs, captured.dynamic_batch)
-        with writing(path):
+        with writing(files.final):
             write_onnx(exportable, path, _metadata(config, prepared, planned))
         verified = verify_outputs(path, network, exportable, config.atol, config.train.seed)
         removed = planned.plan.before.params - planned.plan.after.params

@@ -129,7 +129,7 @@ def _check_reachable(
     if least > limit:
         reach = f"{100 * least / original:.1f}% of the original ({least:.6g})"
         hint = (
-            f"{flag} {1 - least / original:.2f} is the largest ratio that works"
+            f"the largest ratio that works is {flag} {_down(1 - least / original)}"
             if target.quantity is Quantity.CHANNELS
             else f"the smallest target that works is {flag} {_up(100 * least / original)}%"
         )
@@ -138,6 +138,10 @@ def _check_reachable(
 
 def _up(percent: float) -> str:
     return f"{np.ceil(percent * 10) / 10:.1f}"
+
+
+def _down(ratio: float) -> str:
+    return f"{np.floor(ratio * 100) / 100:.2f}"
 
 
 def _plan(
