@@ -10,13 +10,16 @@ import numpy as np
 from prunecli.config import Quantity, Target
 from prunecli.errors import NothingToPruneError, TargetError
 from prunecli.graph.cost import Cost, CostModel, Keep
-from prunecli.graph.coupling import Coupling, Group, layer_of
+from prunecli.graph.coupling import Coupling, Group, UnitArray, layer_of
 from prunecli.importance.criteria import Scores
 from prunecli.selection.plan import Plan, PlanGroup, kept_indices
 from prunecli.selection.steps import Steps, make_steps
 
 FLOOR_SHARE = 0.05
 """Of every axis at least this share stays. Thinner layers save little and cost accuracy."""
+
+CLOSE_SHARE = 0.01
+"""A result further below the target than this share of the original is filled up."""
 
 GIVE_BACK_TRIES = 400
 """How many of the steps taken last are tried for giving back, to come closer to the target."""
@@ -28,14 +31,22 @@ class _Ruler:
 
     quantity: Quantity
     model: CostModel
-    steps: Steps
+    original: float
+    limit: float
 
-    def amount(self, taken: Keep) -> float:
-        keep = ~taken[self.steps.of_unit]
-        if self.quantity is Quantity.CHANNELS:
-            return float(keep.sum())
-        cost = self.model.evaluate(keep)
-        return cost.macs if self.quantity is Quantity.MACS else cost.params
+    def amount(self, keep: Keep) -> float:
+        return _amount(self.quantity, self.model, keep)
+
+    def room(self, keep: Keep) -> float:
+        """How far below the limit, as a share of the original."""
+        return (self.limit - self.amount(keep)) / self.original
+
+
+def _amount(quantity: Quantity, model: CostModel, keep: Keep) -> float:
+    if quantity is Quantity.CHANNELS:
+        return float(keep.sum())
+    cost = model.evaluate(keep)
+    return cost.macs if quantity is Quantity.MACS else cost.params
 
 
 def select(
@@ -49,8 +60,8 @@ def select(
 ) -> Plan:
     """Take the steps with the lowest scores, network-wide, until the target is met.
 
-    The target is never overshot by more than one step: afterwards the last steps are tried in
-    reverse and given back where the target allows.
+    What stays is at most the target. Afterwards late steps are given back where there is room,
+    and single units where whole rounding blocks leave more than `CLOSE_SHARE` of it.
 
     Raises:
         NothingToPruneError: no unit may go.
@@ -62,16 +73,18 @@ def select(
             "see the frozen layers and reasons in the report",
         )
     steps = make_steps(coupling, scores, FLOOR_SHARE, round_to)
-    ruler = _Ruler(target.quantity, model, steps)
-    order = np.flatnonzero(~steps.never)
-    order = order[np.argsort(steps.scores[order], kind="stable")]
-    none = np.zeros(steps.scores.size, dtype=np.bool_)
-    original = ruler.amount(none)
-    limit = target.limit(original)
-    _check_reachable(ruler, none, order, original, limit, target)
-    taken = _prefix(ruler, none, order, limit)
-    taken = _give_back(ruler, taken, order, limit, original)
-    return _plan(coupling, model, steps, taken, scores, target, criterion, seed)
+    fine = make_steps(coupling, scores, FLOOR_SHARE, 1)
+    everything = np.ones(coupling.count, dtype=np.bool_)
+    original = _amount(target.quantity, model, everything)
+    ruler = _Ruler(target.quantity, model, original, target.limit(original))
+    _check_reachable(ruler, fine.never[fine.of_unit], target)
+    if ruler.amount(steps.never[steps.of_unit]) > ruler.limit:
+        steps = fine
+    taken = _prefix(ruler, steps)
+    keep = _give_back(ruler, steps, taken, 0.001)
+    if ruler.room(keep) > CLOSE_SHARE and steps is not fine:
+        keep = _fill(ruler, coupling, fine, keep)
+    return _plan(coupling, model, keep, scores, target, criterion, seed)
 
 
 def smallest(coupling: Coupling, model: CostModel, scores: Scores) -> Cost:
@@ -80,56 +93,90 @@ def smallest(coupling: Coupling, model: CostModel, scores: Scores) -> Cost:
     return model.evaluate(steps.never[steps.of_unit])
 
 
-def _prefix(ruler: _Ruler, none: Keep, order: np.ndarray, limit: float) -> Keep:
+def _in_order(steps: Steps) -> UnitArray:
+    """Steps that may be taken, lowest score first."""
+    order = np.flatnonzero(~steps.never)
+    ordered: UnitArray = order[np.argsort(steps.scores[order], kind="stable")]
+    return ordered
+
+
+def _prefix(ruler: _Ruler, steps: Steps) -> UnitArray:
     """The shortest run of lowest scores that meets the limit (cost falls with every step)."""
+    order = _in_order(steps)
     low, high = 0, order.size
     while low < high:
         middle = (low + high) // 2
-        taken = none.copy()
-        taken[order[:middle]] = True
-        if ruler.amount(taken) <= limit:
+        if ruler.amount(_without(steps, order[:middle])) <= ruler.limit:
             high = middle
         else:
             low = middle + 1
-    taken = none.copy()
-    taken[order[:low]] = True
-    return taken
+    return order[:low]
 
 
-def _give_back(
-    ruler: _Ruler, taken: Keep, order: np.ndarray, limit: float, original: float
-) -> Keep:
-    """Undo late steps while the limit holds and there is room worth filling."""
-    done = order[taken[order]][::-1]
-    for step in done[:GIVE_BACK_TRIES]:
-        if limit - ruler.amount(taken) < 0.001 * original:
+def _without(steps: Steps, taken: UnitArray) -> Keep:
+    gone = np.zeros(steps.scores.size, dtype=np.bool_)
+    gone[taken] = True
+    keep: Keep = ~gone[steps.of_unit]
+    return keep
+
+
+def _give_back(ruler: _Ruler, steps: Steps, taken: UnitArray, enough: float) -> Keep:
+    """Undo late steps while the limit holds and there is more than `enough` room."""
+    keep = _without(steps, taken)
+    for step in taken[::-1][:GIVE_BACK_TRIES]:
+        if ruler.room(keep) < enough:
             break
-        taken[step] = False
-        if ruler.amount(taken) > limit:
-            taken[step] = True
-    return taken
+        more = keep | (steps.of_unit == step)
+        if ruler.room(more) >= 0.0:
+            keep = more
+    return keep
 
 
-def _check_reachable(
-    ruler: _Ruler, none: Keep, order: np.ndarray, original: float, limit: float, target: Target
-) -> None:
+def _fill(ruler: _Ruler, coupling: Coupling, fine: Steps, keep: Keep) -> Keep:
+    """Give back single units, group by group from the widest, where an odd width costs least."""
+    order = _in_order(fine)
+    for group in sorted(coupling.groups, key=lambda item: -int(keep[item.units].sum())):
+        own = np.unique(fine.of_unit[group.units[~keep[group.units]]])
+        gone = order[np.isin(order, own)]
+        if gone.size:
+            keep = _give_back_to(ruler, fine, keep, gone[::-1])
+        if ruler.room(keep) <= CLOSE_SHARE:
+            break
+    return keep
+
+
+def _give_back_to(ruler: _Ruler, fine: Steps, keep: Keep, gone: UnitArray) -> Keep:
+    """The most of `gone`, from its start, that the limit allows."""
+    low, high = 0, gone.size
+    while low < high:
+        middle = (low + high + 1) // 2
+        more = keep | np.isin(fine.of_unit, gone[:middle])
+        if ruler.room(more) >= 0.0:
+            low = middle
+        else:
+            high = middle - 1
+    back: Keep = keep | np.isin(fine.of_unit, gone[:low])
+    return back
+
+
+def _check_reachable(ruler: _Ruler, least_keep: Keep, target: Target) -> None:
     flag = {
         Quantity.MACS: "--target-macs",
         Quantity.PARAMS: "--target-params",
         Quantity.CHANNELS: "--channel-ratio",
     }[target.quantity]
-    if limit >= original:
+    original = ruler.original
+    if ruler.limit >= original:
         raise TargetError(
             f"{flag}: the original already meets {target.text} (it has {original:.6g})",
             "ask for less than the original has",
         )
-    everything = none.copy()
-    everything[order] = True
-    least = ruler.amount(everything)
-    if least > limit:
+    least = ruler.amount(least_keep)
+    if least > ruler.limit:
         reach = f"{100 * least / original:.1f}% of the original ({least:.6g})"
+        ratio = np.floor((1 - least / original) * 1000) / 1000
         hint = (
-            f"the largest ratio that works is {flag} {_down(1 - least / original)}"
+            f"{flag} {ratio:.3f} is the largest ratio that works"
             if target.quantity is Quantity.CHANNELS
             else f"the smallest target that works is {flag} {_up(100 * least / original)}%"
         )
@@ -147,14 +194,12 @@ def _down(ratio: float) -> str:
 def _plan(
     coupling: Coupling,
     model: CostModel,
-    steps: Steps,
-    taken: Keep,
+    keep: Keep,
     scores: Scores,
     target: Target,
     criterion: str,
     seed: int,
 ) -> Plan:
-    keep: Keep = ~taken[steps.of_unit]
     return Plan(
         criterion,
         target.in_words(),
