@@ -261,12 +261,13 @@ def note_blocks(call: Call, rows: Tensor) -> None:
         grid.kinds.update({0: "groups", 1: "channels"})
 
 
-def frozen(call: Call, reason: str) -> Value:
+def frozen(call: Call, reason: str) -> Value | tuple[Value, ...]:
     """Everything that reaches the operator stays as it is."""
     for value in call.values():
         for field in value.fields:
             call.labels.freeze(field, call.why(reason))
-    return Value(call.shape)
+    results = tuple(Value(shape) for shape in call.shapes)
+    return results[0] if isinstance(call.node.meta["val"], Tensor) else results
 
 
 def fixed_labels(number: int) -> Tensor:

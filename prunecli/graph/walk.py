@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from prunecli.graph.call import Call, Notes, Shape
+from prunecli.graph.call import Call, Notes, Shape, frozen
 from prunecli.graph.capture import Captured
 from prunecli.graph.fields import Value, along
 from prunecli.graph.labels import Freeze, Labels
@@ -110,14 +110,9 @@ def _call(node: fx.Node, values: dict[str, Result], labels: Labels, notes: Notes
 
 def _frozen(call: Call) -> Result:
     """No rule: whatever reaches the operator stays as it is."""
-    why = call.why("no rule for this operator")
-    touched = [field for value in call.values() for field in value.fields]
-    for field in touched:
-        call.labels.freeze(field, why)
-    if touched:
+    if any(value.fields for value in call.values()):
         call.notes.unknown.setdefault(call.name, []).append(call.place)
-    results = tuple(Value(shape) for shape in call.shapes)
-    return results[0] if isinstance(call.node.meta["val"], Tensor) else results
+    return frozen(call, "no rule for this operator")
 
 
 def _shapes(node: fx.Node) -> tuple[Shape, ...]:

@@ -59,7 +59,7 @@ def matmul(call: Call) -> Value:
     return contract(call, ((left, first), (right, second)), batch + row + column)
 
 
-def einsum(call: Call) -> Value:
+def einsum(call: Call) -> Value | tuple[Value, ...]:
     """`einsum` with explicit letters; an ellipsis is spelled out."""
     equation = str(call.arguments["equation"]).replace(" ", "")
     operands: list[Value] = list(call.arguments["tensors"])

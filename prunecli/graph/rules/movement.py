@@ -9,7 +9,9 @@ from prunecli.graph.call import (
     Call,
     Shape,
     fixed_labels,
+    frozen,
     labels_along,
+    merge,
     note_blocks,
     overlap,
     pin,
@@ -20,6 +22,8 @@ from prunecli.graph.call import (
 from prunecli.graph.fields import Value, along, compress, labelled_axes
 from prunecli.graph.labels import Freeze
 
+SINGLED_OUT = "is taken out alone"
+
 _VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 
 
@@ -27,12 +31,37 @@ def move(call: Call) -> Value | tuple[Value, ...]:
     """View, permute, slice, split, expand, roll, ...: labels move as the data does."""
     name, value = _moved(call)
     others = {key: item for key, item in call.arguments.items() if key != name}
+    if any(isinstance(item, Value) for item in others.values()):
+        return frozen(call, "is moved as a tensor says")
     results = [_run(call, {name: field.expand(value.shape), **others}) for field in value.fields]
     moved = []
     for place, shape in enumerate(call.shapes):
         fields = [compress(result[place]) for result in results]
         moved.append(record_grids(call, _disjoint(call, shape, fields)))
     return moved[0] if isinstance(call.node.meta["val"], Tensor) else tuple(moved)
+
+
+def cut(call: Call) -> Value | tuple[Value, ...]:
+    """Slice, split, narrow. A part of one index has no axis left that could say whether its
+    index is there, so that index stays."""
+    _, value = _moved(call)
+    axis = call.arguments["dim"] % len(value.shape)
+    field = value.field_at(axis)
+    if (
+        field is not None
+        and len(labelled_axes(field)) > 1
+        and any(shape[axis] == 1 for shape in call.shapes)
+    ):
+        pin(call, field, axis, call.why(SINGLED_OUT))
+    return move(call)
+
+
+def move_as(call: Call) -> Value:
+    """`view_as` and `reshape_as`: moved into the shape of another tensor, whose labels it meets."""
+    value, other = call.values()
+    fields = [compress(field.expand(value.shape).reshape(call.shape)) for field in value.fields]
+    moved = _disjoint(call, call.shape, fields)
+    return record_grids(call, merge(call, call.shape, (moved, other), "takes the shape of"))
 
 
 def move_pinned(call: Call) -> Value | tuple[Value, ...]:
@@ -51,6 +80,9 @@ def channel_shuffle(call: Call) -> Value | tuple[Value, ...]:
     if labels is not None:
         rows = labels.reshape(call.arguments["groups"], -1)
         note_blocks(call, rows)
+        if min(rows.shape) > 1:
+            # The result is the transposed matrix laid flat.
+            call.labels.grid(rows.T, call.node.name)
     return move(call)
 
 
@@ -65,7 +97,7 @@ def pixel_shuffle(call: Call) -> Value | tuple[Value, ...]:
 
 def strided_slice(call: Call) -> Value | tuple[Value, ...]:
     """A slice with step 1 only moves its bounds; with another step the axis cannot shrink."""
-    return move(call) if call.arguments["step"] == 1 else move_pinned(call)
+    return cut(call) if call.arguments["step"] == 1 else move_pinned(call)
 
 
 def roll(call: Call) -> Value | tuple[Value, ...]:
@@ -146,7 +178,10 @@ def index(call: Call) -> Value:
     value = call.value("self")
     given = call.arguments["indices"]
     axes = tuple(axis for axis, item in enumerate(given) if item is not None)
-    pin_value(call, value, axes, call.why("is indexed by a tensor"))
+    why = call.why("is indexed by a tensor")
+    pin_value(call, value, axes, why)
+    for field in (field for item in given if item is not None for field in item.fields):
+        call.labels.freeze(field, why)
     picks = [
         slice(None) if item is None else torch.zeros(item.shape, dtype=torch.int64)
         for item in given
@@ -157,7 +192,7 @@ def index(call: Call) -> Value:
             if field.shape[axis] > 1 and len(labelled_axes(field)) > 1:
                 # Which index is taken is not known: all of them must be alike.
                 first = field.narrow(axis, 0, 1)
-                call.labels.tie(field, first, call.why("is indexed by a tensor"))
+                call.labels.tie(field, first, why)
                 field = first
         fields.append(compress(field.expand(value.shape)[tuple(picks)]))
     return Value(call.shape, tuple(field for field in fields if labelled_axes(field)))
@@ -216,6 +251,9 @@ def _run(call: Call, arguments: dict[str, Any]) -> tuple[Tensor, ...]:
 
 def _disjoint(call: Call, shape: Shape, fields: list[Tensor]) -> Value:
     """Two fields that a view has put onto one axis cannot be told apart there: both stay."""
+    for field in fields:
+        if not labelled_axes(field):
+            call.labels.freeze(field, call.why(SINGLED_OUT))
     fields = [field for field in fields if labelled_axes(field)]
     good: list[Tensor] = []
     for place, field in enumerate(fields):

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from prunecli.graph.call import Call, Shape, pin_value, without_axis
 from prunecli.graph.fields import Value
+from prunecli.graph.rules.elementwise import elementwise
 
 
 def reduction(call: Call) -> Value | tuple[Value, ...]:
@@ -13,6 +14,11 @@ def reduction(call: Call) -> Value | tuple[Value, ...]:
     pin_value(call, value, axes, call.why("is reduced over"))
     results = tuple(_reduced(call, value, axes, shape) for shape in call.shapes)
     return results[0] if len(results) == 1 else results
+
+
+def extremum(call: Call) -> Value | tuple[Value, ...]:
+    """`max` and `min`: of two tensors position by position, of one over some axes."""
+    return reduction(call) if call.optional("other") is None else elementwise(call)
 
 
 def spatial(call: Call) -> Value | tuple[Value, ...]:

@@ -20,9 +20,11 @@ from prunecli.graph.rules.movement import (
     channel_shuffle,
     concatenate,
     created,
+    cut,
     embedding,
     index,
     move,
+    move_as,
     move_pinned,
     pad,
     pixel_shuffle,
@@ -33,7 +35,7 @@ from prunecli.graph.rules.movement import (
     unlabelled,
 )
 from prunecli.graph.rules.normalization import channelwise, grouped, trailing
-from prunecli.graph.rules.reduction import reduction, spatial
+from prunecli.graph.rules.reduction import extremum, reduction, spatial
 
 _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (
@@ -45,8 +47,9 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
         "add sub rsub mul div true_divide divide multiply subtract floor_divide remainder fmod "
         "pow maximum minimum fmax fmin atan2 where lerp addcmul addcdiv clamp clamp_min "
         "clamp_max clip masked_fill eq ne lt le gt ge logical_and logical_or logical_not "
-        "logical_xor bitwise_and bitwise_or bitwise_not isnan isinf isfinite nan_to_num "
-        "copy xlogy hypot logaddexp special_expit special_erf",
+        "logical_xor bitwise_and bitwise_or bitwise_xor bitwise_not __and__ __or__ __xor__ "
+        "isnan isinf isfinite nan_to_num copy xlogy hypot logaddexp special_expit special_erf "
+        "expand_as",
     ),
     (
         unchanged,
@@ -60,17 +63,21 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (prelu, "prelu _prelu_kernel"),
     (
         move,
-        "view reshape _unsafe_view expand permute transpose t numpy_T mT mH adjoint split "
-        "split_with_sizes chunk tensor_split squeeze unsqueeze expand_as flatten "
-        "unflatten narrow pixel_unshuffle movedim moveaxis "
-        "swapaxes swapdims repeat repeat_interleave tile hsplit vsplit view_as reshape_as "
-        "ravel unsafe_split unsafe_chunk unsafe_split_with_sizes",
+        "view reshape _unsafe_view expand permute transpose t numpy_T mT mH adjoint squeeze "
+        "unsqueeze flatten unflatten pixel_unshuffle movedim moveaxis flip swapaxes swapdims "
+        "repeat repeat_interleave tile ravel",
     ),
+    (
+        cut,
+        "narrow split split_with_sizes chunk tensor_split unsafe_split unsafe_chunk "
+        "unsafe_split_with_sizes",
+    ),
+    (move_as, "view_as reshape_as"),
     (channel_shuffle, "channel_shuffle native_channel_shuffle"),
     (pixel_shuffle, "pixel_shuffle"),
     (move_pinned, "select unbind"),
     (strided_slice, "slice"),
-    (roll, "roll flip"),
+    (roll, "roll"),
     (concatenate, "cat concat concatenate"),
     (stack, "stack"),
     (
@@ -95,9 +102,10 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (grouped, "group_norm"),
     (
         reduction,
-        "mean sum prod amax amin max min argmax argmin any all std var std_mean var_mean "
+        "mean sum prod amax amin argmax argmin any all std var std_mean var_mean "
         "logsumexp norm linalg_vector_norm median nansum count_nonzero aminmax",
     ),
+    (extremum, "max min"),
     (
         spatial,
         "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d "
