@@ -19,6 +19,8 @@ from prunecli.graph.fields import Value
 from prunecli.graph.walk import attribute
 from prunecli.surgery.kept import Kept
 
+BUG = "this is a bug in prunecli: please report it with the model and the plan"
+
 TOLERANCE = 1e-4
 """Largest relative difference that float32 rounding explains."""
 
@@ -56,7 +58,7 @@ def check(captured: Captured, compact: fx.GraphModule, kept: Kept) -> OracleResu
         f"oracle: the pruned network differs from the original without the removed part, first "
         f"and worst at {precise.node} (relative difference {precise.worst:.1e}, output "
         f"{precise.difference:.1e})",
-        "this is a bug in prunecli: please report it with the model and the plan",
+        BUG,
     )
 
 
@@ -66,13 +68,15 @@ def compare(
     """Run both graphs node by node and compare what is kept."""
     original = _Masked(captured.network, kept, precision)
     smaller = _Plain(compact, precision)
-    inputs = [_cast(item, precision) for item in captured.inputs]
-    left, right = iter(inputs), iter(inputs)
+    # Copies, since a network may work on its input in place.
+    left, right = (
+        iter([_cast(item, precision).clone() for item in captured.inputs]) for _ in range(2)
+    )
     worst, where, output = 0.0, "", 0.0
     with torch.no_grad():
         others = {node.name: node for node in captured.network.graph.nodes}
         for other in compact.graph.nodes:
-            found = smaller.run_one(other, right)
+            found = _run_compact(smaller, other, right)
             node = others.get(other.name)
             if node is None:
                 continue  # arithmetic on sizes that the rewriter added
@@ -84,6 +88,21 @@ def compare(
                 if apart > worst:
                     worst, where = apart, node.name
     return OracleResult(output, worst, where, str(precision).removeprefix("torch."))
+
+
+def _run_compact(network: "_Plain", node: fx.Node, inputs: Any) -> Any:
+    """Value of `node` in the compact network.
+
+    Raises:
+        VerificationError: its sizes do not fit together.
+    """
+    try:
+        return network.run_one(node, inputs)
+    except (RuntimeError, IndexError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise VerificationError(
+            f"oracle: the pruned network cannot compute {node.name}: {reason}", BUG
+        ) from error
 
 
 class _Plain(fx.Interpreter):
@@ -119,7 +138,9 @@ class _Plain(fx.Interpreter):
 
 
 class _Masked(_Plain):
-    """Runs the original with removed units' parameters zeroed."""
+    """Runs the original with removed units' parameters zeroed, and with them the removed part of
+    every value: what a sigmoid makes of a removed channel, or a division by its zeroed scale, is
+    no part of the network either."""
 
     def __init__(self, network: fx.GraphModule, kept: Kept, precision: torch.dtype) -> None:
         super().__init__(network, precision)
@@ -136,7 +157,21 @@ class _Masked(_Plain):
             and any(self.kept.extent(value, axis) < value.shape[axis] for axis in axes)
         ):
             return self._normalise(n, value)
-        return super().run_node(n)
+        result = super().run_node(n)
+        self._blank(value, result)
+        return result
+
+    def _blank(self, value: Any, result: Any) -> None:
+        """Zero what is removed of a result, in place, so that views and what they show agree."""
+        if isinstance(value, tuple) and isinstance(result, (tuple, list)):
+            for one, two in zip(value, result, strict=True):
+                self._blank(one, two)
+        if not isinstance(value, Value) or not isinstance(result, Tensor):
+            return
+        for field in value.fields:
+            mask = self.kept.mask(field)
+            if not mask.all():
+                _once(result).masked_fill_(torch.from_numpy(~mask), 0)
 
     def _masked(self, node: fx.Node) -> Any:
         tensor = attribute(self.module, str(node.target))  # type: ignore[arg-type]
@@ -144,11 +179,11 @@ class _Masked(_Plain):
         if not isinstance(tensor, Tensor) or not isinstance(value, Value):
             return tensor
         tensor = _cast(tensor, self.precision)
+        own = [slot for slot in self.kept.coupling.slots if slot.tensor == value.parameter]
         if not isinstance(attribute(self.module, str(node.target)), nn.Parameter):  # type: ignore[arg-type]
-            return tensor
-        for slot in self.kept.coupling.slots:
-            if slot.tensor == value.parameter:
-                tensor = tensor * _slot_mask(tensor, slot.axis, slot.units, slot.blocks, self.kept)
+            return tensor.clone() if own else tensor
+        for slot in own:
+            tensor = tensor * _slot_mask(tensor, slot.axis, slot.units, slot.blocks, self.kept)
         return tensor
 
     def _normalise(self, node: fx.Node, value: Value) -> Tensor:
@@ -179,6 +214,14 @@ class _Masked(_Plain):
         source = node.args[place] if place < len(node.args) else None
         own = self.kept.flow.values[source.name] if isinstance(source, fx.Node) else None
         return self.kept.gather(own, vector) if isinstance(own, Value) else vector
+
+
+def _once(tensor: Tensor) -> Tensor:
+    """A view that shows every element of an expanded tensor once."""
+    for axis, step in enumerate(tensor.stride()):
+        if step == 0 and tensor.shape[axis] > 1:
+            tensor = tensor.narrow(axis, 0, 1)
+    return tensor
 
 
 def _slot_mask(tensor: Tensor, axis: int, units: Any, blocks: int, kept: Kept) -> Tensor:

@@ -1,0 +1,62 @@
+"""Every operator and situation of conv nets and MLPs: pruned at random, compared exactly.
+
+The rows stand in `rows_*.py`; to add an operator, add a row there (see docs/operators.md).
+"""
+
+import pytest
+import rows_layers
+import rows_movement
+import rows_patterns
+import rows_pointwise
+from engine_harness import (
+    Analysis,
+    analyse,
+    assert_exact,
+    channels,
+    kept_of,
+    macs,
+    prune,
+    reasons,
+    shaken,
+)
+from engine_rows import Row
+from torch import nn
+
+from prunecli.config import Criterion
+from prunecli.errors import NothingToPruneError
+
+ROWS = (*rows_pointwise.ROWS, *rows_layers.ROWS, *rows_movement.ROWS, *rows_patterns.ROWS)
+
+TRIALS = (
+    (channels(0.5), Criterion.RANDOM, 0),
+    (channels(0.7), Criterion.RANDOM, 1),
+    (channels(0.3), Criterion.RANDOM, 2),
+)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_operator(row: Row) -> None:
+    module = shaken(row.make())
+    found = analyse(module, row.shapes)
+    assert tuple(found.flow.notes.unknown) == row.unknown
+    said = reasons(found.coupling)
+    for layer, words in row.stays.items():
+        assert words in said.get(layer, "nothing"), said
+    if found.coupling.count == 0:
+        assert not row.goes
+        with pytest.raises(NothingToPruneError, match="nothing can be pruned"):
+            prune(found, macs(0.5))
+        return
+    went = _went(row, module, found)
+    assert not [layer for layer in row.stays if layer in went or f"{layer}.weight" in went]
+    assert set(row.goes) <= went
+
+
+def _went(row: Row, module: nn.Module, found: Analysis) -> set[str]:
+    """Tensors that lost something of axis 0 in any trial, all of which are exact."""
+    went: set[str] = set()
+    for target, criterion, seed in (*TRIALS, (macs(row.macs), Criterion.L2, 0)):
+        pruned = prune(found, target, criterion, seed)
+        assert_exact(module, row.shapes, found, pruned, by_zeroing=row.exact)
+        went |= {name for name in pruned.plan.tensors if kept_of(pruned.plan, name) is not None}
+    return went
