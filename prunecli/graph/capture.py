@@ -133,12 +133,28 @@ def _captured(program: ExportedProgram, inputs: tuple[Tensor, ...]) -> Captured:
         # Export's input checks would reject the compact network's own shapes.
         if node.op == "call_module" and node.target == "_guards_fn":
             network.graph.erase_node(node)
+    _drop_unread(network)
     network.recompile()
     first = next(node for node in network.graph.nodes if node.op == "placeholder")
     dynamic = not isinstance(first.meta["val"].shape[0], int)
     batch = inputs[0].shape[0]
     notes = () if dynamic else (f"the model fixes its batch while captured: batch {batch} ships",)
     return Captured(network, inputs, dynamic, notes)
+
+
+def _drop_unread(network: fx.GraphModule) -> None:
+    """Forget parameters that the graph does not read, such as those of heads that exist only in
+    training: they would count as parts of the network and be stored with it."""
+    read = set()
+    for node in network.graph.find_nodes(op="get_attr"):
+        if node.users:
+            read.add(str(node.target))
+        else:
+            network.graph.erase_node(node)
+    for name, _ in list(network.named_parameters(remove_duplicate=False)):
+        if name not in read:
+            path, _, leaf = name.rpartition(".")
+            delattr(network.get_submodule(path), leaf)
 
 
 def _first_line(error: BaseException) -> str:

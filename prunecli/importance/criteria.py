@@ -56,7 +56,7 @@ _ELEMENT: dict[Criterion, SliceSize] = {
 }
 
 
-CHUNK_ELEMENTS = 1 << 22
+CHUNK_ELEMENTS = 1 << 20
 """Elements of a tensor looked at together, so that a large one is not copied as a whole."""
 
 
