@@ -85,7 +85,7 @@ def _round(coupling: Coupling, scores: Scores, step: UnitArray, round_to: int) -
 def block_of(pieces: int, channels_per_unit: int, round_to: int) -> int:
     """Units that make up one rounding block; narrow groups are given finer ones."""
     block = round_to // math.gcd(round_to, channels_per_unit)
-    while block > 1 and pieces < 2 * block:
+    while block > 1 and pieces < 4 * block:
         block //= 2
     return max(block, 1)
 
