@@ -117,7 +117,7 @@ def prune(
     target_macs: options.TargetMacs = None,
     target_params: options.TargetParams = None,
     channel_ratio: options.ChannelRatio = None,
-    round_to: options.RoundTo = 8,
+    round_to: options.RoundTo = 16,
     epochs: options.Epochs = 1,
     lr: options.LearningRate = None,
     batch_size: options.BatchSize = 128,

@@ -222,7 +222,7 @@ class RunConfig:
     data: DataConfig | None = None
     strategy: Strategy = Strategy.STRUCTURED
     criterion: Criterion = Criterion.L2
-    round_to: int = 8
+    round_to: int = 16
     train: TrainConfig = field(default_factory=TrainConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     report: Path | None = None
@@ -231,5 +231,6 @@ class RunConfig:
     command: str = ""
 
     def __post_init__(self) -> None:
+        _check_whole("--round-to", self.round_to, 1)
         if not (math.isfinite(self.atol) and self.atol >= 0):
             raise ConfigError(f"--atol: 0 or more is needed, got {self.atol:g}", "e.g. --atol 1e-4")
