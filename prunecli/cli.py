@@ -57,7 +57,6 @@ class _Terminated(KeyboardInterrupt):
 
 def main() -> None:
     """Entry point of the `prunecli` script."""
-    signal.signal(signal.SIGTERM, _terminate)
     with errors_as_lines():
         # Not standalone: then wrong flags come out as errors, to be shown like all others.
         sys.exit(app(prog_name="prunecli", standalone_mode=False))
@@ -72,9 +71,19 @@ def errors_as_lines() -> Iterator[None]:
         _fail(error.message, error.hint, error.exit_code)
     except typer.TyperException as error:
         _fail(error.format_message(), "see: prunecli prune --help", error.exit_code)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the block as an error does, so that it cleans up, with one line."""
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
     except KeyboardInterrupt as error:
         print("INTERRUPTED nothing was written", file=sys.stderr)
         sys.exit(TERMINATED if isinstance(error, _Terminated) else INTERRUPTED)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -159,7 +168,8 @@ def prune(
         dry_run=dry_run,
         command=shlex.join(["prunecli", *sys.argv[1:]]),
     )
-    _run(config, quiet, as_json)
+    with interruptible():
+        _run(config, quiet, as_json)
 
 
 def _run(config: RunConfig, quiet: bool, as_json: bool) -> None:

@@ -101,8 +101,11 @@ def _clean(model: onnx.ModelProto) -> None:
 
 def write_program(exportable: Exportable, path: Path) -> None:
     """Write the network as a `.pt2` program, which can be loaded, trained and pruned again."""
+    # Through memory: where the disk is full, torch's own writer ends the process with a core dump.
+    buffer = io.BytesIO()
     with _silence():
-        torch.export.save(exportable.program, path)
+        torch.export.save(exportable.program, buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def initializer_elements(path: Path) -> int:

@@ -1,0 +1,118 @@
+"""Ctrl-C, SIGTERM and failures midway leave no file that looks good."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli_making import PRUNECLI, Bench, environment, files_in, run
+
+from prunecli.errors import PrunecliError, TrainingError
+from prunecli.pipeline import run as pipeline_run
+from prunecli.pipeline.ledger import Ledger
+from prunecli.report.record import Report
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_signal_in_the_middle_of_fine_tuning(
+    sent: signal.Signals, code: int, bench: Bench, here: Path
+) -> None:
+    where = ["-o", "new/net.onnx", "--report", "net.json"]
+    process = subprocess.Popen(
+        [*PRUNECLI, "prune", *bench.usual, "--epochs", "100000", *where],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    with process:
+        for line in process.stderr:
+            if line.startswith("epoch 2/"):
+                break
+        assert any((here / "new").iterdir()), "the temporary folder is there now"
+        process.send_signal(sent)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert out == ""
+    assert err.splitlines()[-1] == "INTERRUPTED nothing was written"
+    assert "Traceback" not in err
+    assert files_in(here) == ["net.json"]
+    assert json.loads((here / "net.json").read_text())["status"] == "interrupted: fine-tune"
+
+
+def _raise(error: BaseException) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_failure_midway_leaves_only_a_report_of_what_was_known(
+    bench: Bench, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = TrainingError("fine-tuning: the loss must stay finite, got nan", "lower --lr")
+    monkeypatch.setattr(pipeline_run, "finetune", _raise(error))
+    ended = run("prune", *bench.usual, "-o", "new/net.onnx", "--report", "net.json")
+    assert ended.code == 1
+    assert ended.err.splitlines()[-2:] == [f"ERROR {error.message}", "TIP lower --lr"]
+    assert files_in(here) == ["net.json"]
+    report = json.loads((here / "net.json").read_text())
+    assert report["status"] == f"failed: fine-tune: {error.message}"
+    assert report["stages"][-1]["name"] == "score pruned"
+    assert report["achieved"] is not None
+    assert report["groups"]
+
+
+def test_bug_midway_is_not_hidden_and_leaves_only_a_report(
+    bench: Bench, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline_run, "compact", _raise(ZeroDivisionError("a bug")))
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        run("prune", bench.program, "-o", "new/net.onnx", "--report", "net.json")
+    assert files_in(here) == ["net.json"]
+    status = json.loads((here / "net.json").read_text())["status"]
+    assert status == "crashed: compact: ZeroDivisionError"
+
+
+def test_failure_while_renaming_takes_the_other_files_back(
+    bench: Bench, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = pipeline_run.rename_together
+
+    def with_a_missing_one(renames: list[tuple[Path, Path]]) -> None:
+        renames[-1][0].unlink()
+        real(renames)
+
+    monkeypatch.setattr(pipeline_run, "rename_together", with_a_missing_one)
+    ended = run("prune", bench.program, "--latency-seconds", "0.01", "-o", "new/net.onnx")
+    assert ended.code == 2
+    assert ended.err.splitlines()[-2] == (
+        "ERROR new/net.onnx cannot be written: No such file or directory"
+    )
+    assert files_in(here) == []
+
+
+def test_report_on_disk_is_current_before_and_after_every_stage(here: Path) -> None:
+    ledger = Ledger(Report("prunecli prune"), here / "net.json")
+
+    def on_disk() -> tuple[str, list[str]]:
+        found = json.loads((here / "net.json").read_text())
+        return found["status"], [stage["name"] for stage in found["stages"]]
+
+    with ledger.stage("load"):
+        assert on_disk() == ("running: load", [])
+    assert on_disk() == ("running: load", ["load"])
+    with pytest.raises(PrunecliError), ledger.stage("plan"):
+        raise PrunecliError("no room")
+    assert on_disk() == ("failed: plan: no room", ["load"])
+
+
+def test_ledger_of_a_dry_run_writes_nothing(here: Path) -> None:
+    with Ledger(Report("prunecli prune", dry_run=True), here / "net.json").stage("load"):
+        pass
+    assert files_in(here) == []
