@@ -4,7 +4,7 @@ Stage: graph. A rule is a function `Call -> Value | tuple[Value, ...]`; see docs
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -57,14 +57,16 @@ class Notes:
         normalised: per normalising node, the axes over which statistics are taken.
         blocks: per node with a number of groups, the labels of its blocks, one row each.
         block_axes: axes of weights that restart per block, by (tensor, axis).
+        kinds: per kind of unit, labels that are of it.
         unknown: operators without a rule -> module paths.
     """
 
-    contractions: list[Contraction]
-    normalised: dict[str, tuple[int, ...]]
-    blocks: dict[str, Tensor]
-    block_axes: dict[tuple[str, int], BlockAxis]
-    unknown: dict[str, list[str]]
+    contractions: list[Contraction] = field(default_factory=list)
+    normalised: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    blocks: dict[str, Tensor] = field(default_factory=dict)
+    block_axes: dict[tuple[str, int], BlockAxis] = field(default_factory=dict)
+    kinds: dict[str, list[Tensor]] = field(default_factory=dict)
+    unknown: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

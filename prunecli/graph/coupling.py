@@ -125,13 +125,14 @@ def couple(flow: Flow) -> Coupling:
     )
     count = int(unit_of.max()) + 1
     rank_blocks = tuple(RankBlock(unit_of[rows]) for rows in layout.rank_rows)
-    groups = _groups(count, slots, _kinds(count, unit_of, layout.kinds))
+    named = {kind: [item.numpy() for item in own] for kind, own in flow.notes.kinds.items()}
+    groups = _groups(count, slots, _kinds(count, unit_of, {**named, **layout.kinds}))
     return Coupling(
         unit_of, count, slots, groups, rank_blocks, _reasons(root, freezes, slot_labels)
     )
 
 
-KINDS = ("channels", "groups", "head_dim", "heads")
+KINDS = ("channels", "groups", "hidden", "head_dim", "heads")
 """What a unit can be; where several apply, the last one names it."""
 
 

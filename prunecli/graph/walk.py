@@ -40,7 +40,7 @@ class Flow:
 def walk(captured: Captured) -> Flow:
     """Propagate labels through the captured graph, in its order."""
     labels = Labels()
-    notes = Notes([], {}, {}, {}, {})
+    notes = Notes()
     parameters: dict[str, Value] = {}
     values: dict[str, Result] = {}
     identity: dict[tuple[int, ...], str] = {}
