@@ -3,8 +3,9 @@
 Stage: graph. A rule is a function `Call -> Value | tuple[Value, ...]`; see docs/operators.md.
 """
 
+import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -61,12 +62,12 @@ class Notes:
         unknown: operators without a rule -> module paths.
     """
 
-    contractions: list[Contraction] = field(default_factory=list)
-    normalised: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    blocks: dict[str, Tensor] = field(default_factory=dict)
-    block_axes: dict[tuple[str, int], BlockAxis] = field(default_factory=dict)
-    kinds: dict[str, list[Tensor]] = field(default_factory=dict)
-    unknown: dict[str, list[str]] = field(default_factory=dict)
+    contractions: list[Contraction] = dataclasses.field(default_factory=list)
+    normalised: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    blocks: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    block_axes: dict[tuple[str, int], BlockAxis] = dataclasses.field(default_factory=dict)
+    kinds: dict[str, list[Tensor]] = dataclasses.field(default_factory=dict)
+    unknown: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)

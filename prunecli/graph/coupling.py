@@ -89,6 +89,8 @@ class Coupling:
         slots: every axis of every tensor on which a unit sits.
         groups: all units, grouped.
         rank_blocks: constraints that need scores to be resolved.
+        parts: units of values that are a part of some axis (one half of a split); not all of
+            them may go, since operators reject values without elements.
         frozen: what stays and why.
     """
 
@@ -97,6 +99,7 @@ class Coupling:
     slots: tuple[Slot, ...]
     groups: tuple[Group, ...]
     rank_blocks: tuple[RankBlock, ...]
+    parts: tuple[UnitArray, ...]
     frozen: tuple[Frozen, ...]
 
     def units(self, field: Tensor) -> UnitArray:
@@ -127,9 +130,9 @@ def couple(flow: Flow) -> Coupling:
     rank_blocks = tuple(RankBlock(unit_of[rows]) for rows in layout.rank_rows)
     named = {kind: [item.numpy() for item in own] for kind, own in flow.notes.kinds.items()}
     groups = _groups(count, slots, _kinds(count, unit_of, {**named, **layout.kinds}))
-    return Coupling(
-        unit_of, count, slots, groups, rank_blocks, _reasons(root, freezes, slot_labels)
-    )
+    parts = _parts(flow, unit_of, slots)
+    frozen = _reasons(root, freezes, slot_labels)
+    return Coupling(unit_of, count, slots, groups, rank_blocks, parts, frozen)
 
 
 KINDS = ("channels", "groups", "hidden", "head_dim", "heads")
@@ -145,6 +148,19 @@ def _kinds(count: int, unit_of: UnitArray, found: Mapping[str, list[LabelArray]]
                 if unit != STAYS:
                     kinds[unit] = kind
     return kinds
+
+
+def _parts(flow: Flow, unit_of: UnitArray, slots: tuple[Slot, ...]) -> tuple[UnitArray, ...]:
+    """Units of every value that nothing keeps from vanishing as a whole."""
+    known = {np.unique(slot.units).tobytes() for slot in slots}
+    found: dict[bytes, UnitArray] = {}
+    for result in flow.values.values():
+        for value in result if isinstance(result, tuple) else (result,):
+            for field in value.fields if value is not None else ():
+                units = np.unique(unit_of[field.numpy()])
+                if units[0] != STAYS and units.tobytes() not in known:
+                    found.setdefault(units.tobytes(), units)
+    return tuple(found.values())
 
 
 def _frozen_roots(

@@ -33,7 +33,7 @@ class _Layer:
 
 
 def recurrent(call: Call) -> tuple[Value, ...]:
-    """input (..., I), states (layers * directions, B, S) -> output (..., directions * S), states."""
+    """input (..., I), states (layers * directions, B, S) -> (..., directions * S), states."""
     source = call.value("data" if "data" in call.arguments else "input")
     gates = GATES[call.name.removeprefix("aten.")]
     layers = _layers(call, gates)
