@@ -51,6 +51,8 @@ def make_steps(coupling: Coupling, scores: Scores, floor_share: float, round_to:
     never[of_unit[forbidden]] = True
     for slot in coupling.slots:
         never[_floor(slot.units, of_unit, means, floor_share)] = True
+    for units in coupling.parts:
+        never[_floor(units, of_unit, means, 0.0)] = True
     return Steps(of_unit, means, never)
 
 

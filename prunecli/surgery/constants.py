@@ -198,6 +198,20 @@ def _groups(site: Site) -> None:
         site.put(blocks, "groups", "num_groups")
 
 
+def _squeezed(site: Site) -> None:
+    """`squeeze`: an axis that has shrunk to extent 1 is not one of those to be dropped."""
+    source = site.source
+    assert source is not None
+    rank = len(source.shape)
+    if all(site.kept.extent(source, axis) > 1 for axis in range(rank) if source.shape[axis] > 1):
+        return
+    asked: Any = site.node.args[1] if len(site.node.args) > 1 else list(range(rank))
+    asked = asked if isinstance(asked, list) else [asked]
+    axes = [axis % rank for axis in asked if source.shape[axis % rank] == 1]
+    site.node.target = torch.ops.aten.squeeze.dims
+    site.node.args = (site.node.args[0], axes)
+
+
 def _normalized_shape(site: Site) -> None:
     result = site.results[0]
     given = list(site.get("normalized_shape"))
@@ -228,6 +242,7 @@ _BY_REWRITER: tuple[tuple[Rewriter, str], ...] = (
         "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
         "group_norm channel_shuffle native_channel_shuffle",
     ),
+    (_squeezed, "squeeze"),
     (_normalized_shape, "layer_norm rms_norm"),
     (_attention, "scaled_dot_product_attention"),
 )
