@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from prunecli.errors import ModelError
 from prunecli.graph.call import Call, Notes, Shape, frozen
 from prunecli.graph.capture import Captured
 from prunecli.graph.fields import Value, along
@@ -61,12 +62,19 @@ def walk(captured: Captured) -> Flow:
 
 
 def concrete(item: Any) -> Any:
-    """Sizes as plain numbers: symbolic ones take the value they had during capture."""
-    if isinstance(item, torch.SymInt):
-        return int(item.node.hint)
-    if isinstance(item, (torch.SymFloat, torch.SymBool)):
-        return item.node.hint
-    return item
+    """Sizes as plain numbers: symbolic ones take the value they had during capture.
+
+    Raises:
+        ModelError: the size has no value before the network runs.
+    """
+    if not isinstance(item, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        return item
+    if item.node.hint is None:
+        raise ModelError(
+            f"model: a size inside the network depends on the values of its input, got {item}",
+            "leave out what selects by value (nonzero, masks as indices, repeats as a tensor)",
+        )
+    return int(item.node.hint) if isinstance(item, torch.SymInt) else item.node.hint
 
 
 def shape_of(tensor: Tensor) -> Shape:

@@ -74,6 +74,12 @@ def select(
         )
     steps = make_steps(coupling, scores, FLOOR_SHARE, round_to)
     fine = make_steps(coupling, scores, FLOOR_SHARE, 1)
+    if fine.never.all():
+        raise NothingToPruneError(
+            "network: nothing can be pruned: whatever goes would empty a layer, or break the "
+            "groups of another",
+            "see the frozen layers and reasons in the report",
+        )
     everything = np.ones(coupling.count, dtype=np.bool_)
     original = _amount(target.quantity, model, everything)
     ruler = _Ruler(target.quantity, model, original, target.limit(original))

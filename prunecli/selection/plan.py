@@ -118,18 +118,14 @@ def kept_units(plan: Plan, coupling: Coupling) -> Keep:
         ConfigError: the plan was made for another network.
     """
     keep = np.ones(coupling.count, dtype=np.bool_)
-    seen: set[tuple[str, int]] = set()
     for slot in coupling.slots:
         kept = plan.tensors.get(slot.tensor, {}).get(slot.axis)
-        if kept is None:
-            continue
-        seen.add((slot.tensor, slot.axis))
-        gone = np.ones(slot.units.size, dtype=np.bool_)
-        gone[np.array(kept, dtype=np.int64)] = False
-        keep[slot.units[gone & (slot.units != STAYS)]] = False
-    wanted = {(name, axis) for name, axes in plan.tensors.items() for axis in axes}
-    expected = kept_indices(coupling, keep)
-    if wanted != seen or {name: dict(axes) for name, axes in plan.tensors.items()} != expected:
+        if kept is not None:
+            gone = ~np.isin(np.arange(slot.units.size), kept)
+            keep[slot.units[gone & (slot.units != STAYS)]] = False
+    empty = any(not keep[slot.units[slot.units != STAYS]].any() for slot in coupling.slots)
+    wanted = {name: dict(axes) for name, axes in plan.tensors.items()}
+    if empty or wanted != kept_indices(coupling, keep):
         raise ConfigError(
             "plan: does not fit this network", "use the plan with the checkpoint it was made for"
         )

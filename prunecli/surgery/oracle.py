@@ -33,12 +33,14 @@ class OracleResult:
         difference: largest absolute difference of the outputs over their largest value.
         worst: the same over all intermediate values.
         node: where `worst` was found.
+        first: the first node whose difference exceeds the tolerance, or empty.
         precision: `float32`, or `float64` where float32 rounding alone exceeded the tolerance.
     """
 
     difference: float
     worst: float
     node: str
+    first: str = ""
     precision: str = "float32"
 
 
@@ -56,8 +58,8 @@ def check(captured: Captured, compact: fx.GraphModule, kept: Kept) -> OracleResu
         return precise
     raise VerificationError(
         f"oracle: the pruned network differs from the original without the removed part, first "
-        f"and worst at {precise.node} (relative difference {precise.worst:.1e}, output "
-        f"{precise.difference:.1e})",
+        f"at {precise.first or 'the output'}, worst at {precise.node} (relative difference "
+        f"{precise.worst:.1e}, output {precise.difference:.1e})",
         BUG,
     )
 
@@ -72,11 +74,11 @@ def compare(
     left, right = (
         iter([_cast(item, precision).clone() for item in captured.inputs]) for _ in range(2)
     )
-    worst, where, output = 0.0, "", 0.0
+    worst, where, first, output = 0.0, "", "", 0.0
     with torch.no_grad():
         others = {node.name: node for node in captured.network.graph.nodes}
         for other in compact.graph.nodes:
-            found = _run_compact(smaller, other, right)
+            found = _run_compact(smaller, other, right, first)
             node = others.get(other.name)
             if node is None:
                 continue  # arithmetic on sizes that the rewriter added
@@ -87,11 +89,13 @@ def compare(
                 apart = _difference(kept.flow.values[node.name], expected, found, kept)
                 if apart > worst:
                     worst, where = apart, node.name
-    return OracleResult(output, worst, where, str(precision).removeprefix("torch."))
+                if apart > TOLERANCE and not first:
+                    first = node.name
+    return OracleResult(output, worst, where, first, str(precision).removeprefix("torch."))
 
 
-def _run_compact(network: "_Plain", node: fx.Node, inputs: Any) -> Any:
-    """Value of `node` in the compact network.
+def _run_compact(network: "_Plain", node: fx.Node, inputs: Any, first: str) -> Any:
+    """Value of `node` in the compact network, which has differed from node `first` on.
 
     Raises:
         VerificationError: its sizes do not fit together.
@@ -101,7 +105,9 @@ def _run_compact(network: "_Plain", node: fx.Node, inputs: Any) -> Any:
     except (RuntimeError, IndexError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise VerificationError(
-            f"oracle: the pruned network cannot compute {node.name}: {reason}", BUG
+            f"oracle: the pruned network differs from the original first at {first or node.name}, "
+            f"and cannot compute {node.name}: {reason}",
+            BUG,
         ) from error
 
 

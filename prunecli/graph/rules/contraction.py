@@ -20,7 +20,8 @@ from prunecli.graph.call import (
 )
 from prunecli.graph.fields import Value, along, labelled_axes
 
-INPUT_MEETS_WEIGHT = "is multiplied with an input that cannot shrink"
+MULTIPLIED = "is multiplied with"
+INPUT_MEETS_WEIGHT = f"{MULTIPLIED} an axis that cannot shrink"
 
 Letters = str
 """One letter per axis, as in einsum."""
@@ -131,7 +132,7 @@ def contract(call: Call, operands: tuple[tuple[Value, Letters], ...], output: Le
     parts = [_embedded(value, letters, space) for value, letters in operands]
     places = range(len(output), len(space))
     full = tuple(extents[letter] for letter in space)
-    common = merge(call, full, tuple(_inside(part, places) for part in parts), INPUT_MEETS_WEIGHT)
+    common = merge(call, full, tuple(_inside(part, places) for part in parts), MULTIPLIED)
     left = _summed(call, common, places)
     shape = full[: len(output)]
     out = merge(
@@ -140,7 +141,7 @@ def contract(call: Call, operands: tuple[tuple[Value, Letters], ...], output: Le
         tuple(
             _cut(item, len(output)) for item in (*(_outside(part, places) for part in parts), left)
         ),
-        "is multiplied with",
+        MULTIPLIED,
     )
     _count(call, out, common, places, float(math.prod(full)))
     return out
