@@ -461,6 +461,12 @@ def test_augmented_images_are_windows_of_the_padded_original() -> None:
     assert 16 < sum(place >= 35 for place in places) < 48, "about half are mirrored"
 
 
+def test_grey_images_are_left_alone_and_the_notes_say_so() -> None:
+    data = images(channels=1)
+    result = finetune(image_net(1), data, TrainConfig(epochs=1, batch_size=16), SilentReporter())
+    assert result.notes[0].startswith("training images are used as they are")
+
+
 def test_images_train_with_augmentation_and_say_so() -> None:
     network, data = image_net(), images(count=64)
     config = TrainConfig(epochs=4, batch_size=16, lr=0.1)

@@ -240,8 +240,11 @@ def _restore(network: GraphModule, weights: dict[str, Tensor]) -> None:
 
 
 def _notes(job: _Job, curve: list[Epoch], best_epoch: int) -> tuple[str, ...]:
-    words = job.augmentation.words if job.augmentation else "none"
-    notes = [f"training images are changed by: {words}"] if job.data.preprocess.image else []
+    notes: list[str] = []
+    if job.augmentation is not None:
+        notes.append(f"training images are changed by: {job.augmentation.words}")
+    elif job.data.preprocess.image:
+        notes.append("training images are used as they are; only colour images are changed")
     left_out = len(job.data.train) - job.used
     if left_out:
         notes.append(
