@@ -123,9 +123,12 @@ def kept_units(plan: Plan, coupling: Coupling) -> Keep:
         if kept is not None:
             gone = ~np.isin(np.arange(slot.units.size), kept)
             keep[slot.units[gone & (slot.units != STAYS)]] = False
+    # Of a wider network with the same layers, the plan's indices would be a part.
+    sizes = [(group.name, group.total) for group in plan.groups]
+    same = sizes == [(group.name, group.units.size) for group in coupling.groups]
     empty = any(not keep[slot.units[slot.units != STAYS]].any() for slot in coupling.slots)
     wanted = {name: dict(axes) for name, axes in plan.tensors.items()}
-    if empty or wanted != kept_indices(coupling, keep):
+    if not same or empty or wanted != kept_indices(coupling, keep):
         raise ConfigError(
             "plan: does not fit this network", "use the plan with the checkpoint it was made for"
         )
