@@ -174,12 +174,12 @@ def _check_reachable(ruler: _Ruler, least_keep: Keep, target: Target) -> None:
     original = ruler.original
     if ruler.limit >= original:
         raise TargetError(
-            f"{flag}: the original already meets {target.text} (it has {original:.6g})",
+            f"{flag}: the original already meets {target.text} (it has {original:.0f})",
             "ask for less than the original has",
         )
     least = ruler.amount(least_keep)
     if least > ruler.limit:
-        reach = f"{100 * least / original:.1f}% of the original ({least:.6g})"
+        reach = f"{100 * least / original:.1f}% of the original ({least:.0f})"
         ratio = np.floor((1 - least / original) * 1000) / 1000
         hint = (
             f"{flag} {ratio:.3f} is the largest ratio that works"
@@ -191,10 +191,6 @@ def _check_reachable(ruler: _Ruler, least_keep: Keep, target: Target) -> None:
 
 def _up(percent: float) -> str:
     return f"{np.ceil(percent * 10) / 10:.1f}"
-
-
-def _down(ratio: float) -> str:
-    return f"{np.floor(ratio * 100) / 100:.2f}"
 
 
 def _plan(
