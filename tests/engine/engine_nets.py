@@ -1,5 +1,7 @@
 """Networks fine enough to meet a target closely, for the tests of plans and targets."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from engine_harness import Net, Shape, shaken
@@ -36,7 +38,7 @@ def fine_net(width: int = 48) -> nn.Module:
 def mlp(*widths: int) -> nn.Module:
     """Linear layers with relu between them."""
     layers: list[nn.Module] = []
-    for one, two in zip(widths, widths[1:], strict=False):
+    for one, two in itertools.pairwise(widths):
         layers += [nn.Linear(one, two), nn.ReLU()]
     return shaken(nn.Sequential(*layers[:-1]))
 
