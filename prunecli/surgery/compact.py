@@ -99,11 +99,14 @@ def slice_tensor(tensor: Tensor, slots: list[Slot], kept: Kept) -> Tensor:
     if block is not None:
         flat = next((slot for slot in slots if slot.axis == 0), None)
         tensor = _slice_blocks(tensor, block, flat, kept)
-    for slot in slots:
-        if block is None:
-            index = torch.from_numpy(np.flatnonzero(kept.keep[slot.units]))
-            tensor = tensor.index_select(slot.axis, index)
-    return tensor.contiguous().clone()
+        return tensor.contiguous()
+    whole = tensor
+    # Rows first: they are copied in one piece each, and less is left for the other axes.
+    for slot in sorted(slots, key=lambda slot: slot.axis):
+        mask = kept.keep[slot.units]
+        if not mask.all():
+            tensor = tensor.index_select(slot.axis, torch.from_numpy(np.flatnonzero(mask)))
+    return tensor.clone() if tensor is whole else tensor
 
 
 def _slice_blocks(tensor: Tensor, block: Slot, flat: Slot | None, kept: Kept) -> Tensor:
