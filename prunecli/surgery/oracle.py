@@ -188,8 +188,10 @@ class _Masked(_Plain):
         own = [slot for slot in self.kept.coupling.slots if slot.tensor == value.parameter]
         if not isinstance(attribute(self.module, str(node.target)), nn.Parameter):  # type: ignore[arg-type]
             return tensor.clone() if own else tensor
+        # One copy, then in place: this may be the largest tensor of the network.
+        tensor = tensor.clone() if own else tensor
         for slot in own:
-            tensor = tensor * _slot_mask(tensor, slot.axis, slot.units, slot.blocks, self.kept)
+            tensor.mul_(_slot_mask(tensor, slot.axis, slot.units, slot.blocks, self.kept))
         return tensor
 
     def _normalise(self, node: fx.Node, value: Value) -> Tensor:
