@@ -30,6 +30,13 @@ class Criterion(StrEnum):
     RANDOM = "random"
 
 
+class Recovery(StrEnum):
+    """What is done for accuracy before any training."""
+
+    RECONSTRUCT = "reconstruct"
+    NONE = "none"
+
+
 class OptimizerName(StrEnum):
     """Optimizers for fine-tuning."""
 
@@ -211,6 +218,7 @@ class RunConfig:
         output: the ONNX file; `.pt2` and `.plan.json` are written beside it. `None` names it
             after the checkpoint, in the current folder.
         round_to: widths stay on multiples of this where a layer is wide enough; 1 for none.
+        recover: `reconstruct` solves for new weights on unlabelled training examples.
         atol: largest difference between onnxruntime and PyTorch, relative to the larger of 1
             and the largest absolute output.
         command: the command line, for the file's metadata.
@@ -223,6 +231,7 @@ class RunConfig:
     strategy: Strategy = Strategy.STRUCTURED
     criterion: Criterion = Criterion.L2
     round_to: int = 16
+    recover: Recovery = Recovery.RECONSTRUCT
     train: TrainConfig = field(default_factory=TrainConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     report: Path | None = None

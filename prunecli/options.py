@@ -13,6 +13,7 @@ from prunecli.config import (
     Criterion,
     DeviceName,
     OptimizerName,
+    Recovery,
     ScheduleName,
     Strategy,
 )
@@ -152,6 +153,15 @@ ChannelRatio = Annotated[
 
 # Fine-tuning
 
+Recover = Annotated[
+    Recovery,
+    typer.Option(
+        "--recover",
+        help="Before training: reconstruct solves for the weights that best reproduce the "
+        "original's layers from what is left (needs --data, no labels).",
+        rich_help_panel=TRAINING,
+    ),
+]
 Epochs = Annotated[
     int,
     typer.Option(

@@ -125,7 +125,7 @@ def presence(call: Call, field: Tensor, axis: int) -> Tensor:
     """One-dimensional labels of `axis`: its own, or those of its slices where the field spans
     several axes."""
     axes = labelled_axes(field)
-    if len(axes) == 1:
+    if len(axes) < 2:
         return field.reshape(-1)
     return call.labels.presence(torch.squeeze(field), axes.index(axis), call.node.name)
 

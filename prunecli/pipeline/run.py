@@ -23,6 +23,7 @@ from prunecli.export.verify import verify_outputs, verify_shrunk
 from prunecli.files import rename_together, writing
 from prunecli.graph.cost import Cost
 from prunecli.measure.score import Score
+from prunecli.pipeline.cutting import cut
 from prunecli.pipeline.judge import check_chance, measure, score
 from prunecli.pipeline.ledger import Ledger
 from prunecli.pipeline.outputs import Outputs, choose_outputs, room_for
@@ -32,10 +33,6 @@ from prunecli.progress import Reporter
 from prunecli.recovery import check_training, choose_device, finetune
 from prunecli.report import record
 from prunecli.report.record import Report, RowName
-from prunecli.selection.plan import kept_units
-from prunecli.surgery.compact import compact
-from prunecli.surgery.kept import make_kept
-from prunecli.surgery.oracle import TOLERANCE, check
 
 BYTES_PER_WEIGHT = 4
 
@@ -88,7 +85,7 @@ def _run(
     prepared = prepare(config, ledger, reporter)
     _export_original(config, prepared, files, ledger, reporter)
     planned = plan(config, prepared.captured, ledger, reporter)
-    network = _compact(prepared, planned, ledger, reporter)
+    network = cut(config, prepared, planned, ledger, reporter)
     exportable = _export(
         config, prepared, planned, network, RowName.PRUNED, files, ledger, reporter
     )
@@ -138,23 +135,6 @@ def _export_original(
             found = score(path, prepared.data, reporter)
             check_chance(found, ledger, reporter)
             files.scores[RowName.ORIGINAL] = found
-
-
-def _compact(
-    prepared: Prepared, planned: Planned, ledger: Ledger, reporter: Reporter
-) -> fx.GraphModule:
-    with ledger.stage("compact"), reporter.step("removing and checking against the original"):
-        keep = kept_units(planned.plan, planned.coupling)
-        kept = make_kept(planned.flow, planned.coupling, keep)
-        network = compact(prepared.captured, kept)
-        result = check(prepared.captured, network, kept)
-        ledger.note(
-            checks=record.Checks(
-                oracle_difference=max(result.difference, result.worst),
-                oracle_tolerance=TOLERANCE,
-            )
-        )
-    return network
 
 
 def _recover(

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from prunecli.errors import VerificationError
 from prunecli.graph.capture import Captured
 from prunecli.graph.fields import Value
+from prunecli.graph.stepping import Stepper, cast
 from prunecli.graph.walk import attribute
 from prunecli.surgery.kept import Kept
 
@@ -69,10 +70,10 @@ def compare(
 ) -> OracleResult:
     """Run both graphs node by node and compare what is kept."""
     original = _Masked(captured.network, kept, precision)
-    smaller = _Plain(compact, precision)
+    smaller = Stepper(compact, precision)
     # Copies, since a network may work on its input in place.
     left, right = (
-        iter([_cast(item, precision).clone() for item in captured.inputs]) for _ in range(2)
+        iter([cast(item, precision).clone() for item in captured.inputs]) for _ in range(2)
     )
     worst, where, first, output = 0.0, "", "", 0.0
     with torch.no_grad():
@@ -94,7 +95,7 @@ def compare(
     return OracleResult(output, worst, where, first, str(precision).removeprefix("torch."))
 
 
-def _run_compact(network: "_Plain", node: fx.Node, inputs: Any, first: str) -> Any:
+def _run_compact(network: Stepper, node: fx.Node, inputs: Any, first: str) -> Any:
     """Value of `node` in the compact network, which has differed from node `first` on.
 
     Raises:
@@ -111,39 +112,7 @@ def _run_compact(network: "_Plain", node: fx.Node, inputs: Any, first: str) -> A
         ) from error
 
 
-class _Plain(fx.Interpreter):
-    """Runs a graph one node at a time, freeing values after their last use.
-
-    Parameters are made where they are used: captured graphs name them all at the start, and
-    masked or cast copies of all at once would be as large as the network.
-    """
-
-    def __init__(self, network: fx.GraphModule, precision: torch.dtype) -> None:
-        super().__init__(network)
-        self.precision = precision
-
-    def run_one(self, node: fx.Node, inputs: Any) -> Any:
-        """Value of `node`; those before it must have been run."""
-        if node.op == "get_attr":
-            return None
-        self.args_iter = inputs
-        value = self.run_node(node)
-        self.env[node] = value
-        for dead in self.user_to_last_uses.get(node, ()):
-            self.env.pop(dead, None)
-        return value
-
-    def map_nodes_to_values(self, args: Any, n: fx.Node) -> Any:
-        def value(item: fx.Node) -> Any:
-            return self.run_node(item) if item.op == "get_attr" else self.env[item]
-
-        return fx.map_arg(args, value)
-
-    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
-        return _cast(super().get_attr(target, args, kwargs), self.precision)
-
-
-class _Masked(_Plain):
+class _Masked(Stepper):
     """Runs the original with removed units' parameters zeroed, and with them the removed part of
     every value: what a sigmoid makes of a removed channel, or a division by its zeroed scale, is
     no part of the network either."""
@@ -184,7 +153,7 @@ class _Masked(_Plain):
         value = self.kept.flow.values[node.name]
         if not isinstance(tensor, Tensor) or not isinstance(value, Value):
             return tensor
-        tensor = _cast(tensor, self.precision)
+        tensor = cast(tensor, self.precision)
         own = [slot for slot in self.kept.coupling.slots if slot.tensor == value.parameter]
         if not isinstance(attribute(self.module, str(node.target)), nn.Parameter):  # type: ignore[arg-type]
             return tensor.clone() if own else tensor
@@ -241,12 +210,6 @@ def _slot_mask(tensor: Tensor, axis: int, units: Any, blocks: int, kept: Kept) -
     shape = [1] * tensor.dim()
     shape[axis] = -1
     return mask.reshape(shape)
-
-
-def _cast(item: Any, precision: torch.dtype) -> Any:
-    if isinstance(item, Tensor) and item.is_floating_point():
-        return item.to(precision)
-    return item
 
 
 def _difference(value: Any, expected: Any, found: Any, kept: Kept) -> float:

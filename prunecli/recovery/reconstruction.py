@@ -1,0 +1,263 @@
+"""Reconstruction: what the kept channels can still say, without training and without labels.
+
+Stage: recovery. In: the original and the compact network, and unlabelled examples. Out: the
+compact network with new weights, in place. Walks the layers in order; each linear or convolution
+layer gets the weights that best reproduce the original's output on the kept channels from the
+compact network's own input: least squares, ridge-regularised towards the old weights. The mean
+error goes into the bias, or into the running mean of the batch norm that follows.
+
+Related: He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks"
+(arXiv:1707.06168), which solves for one layer at a time from the original's inputs.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from prunecli.graph.capture import Captured
+from prunecli.graph.fields import Value
+from prunecli.graph.stepping import Stepper
+from prunecli.graph.walk import attribute, operator_name, shape_of
+from prunecli.progress import Reporter
+from prunecli.surgery.kept import Kept
+
+RIDGE = 1e-3
+"""Pull towards the old weights, relative to the inputs' mean square."""
+
+ROWS_PER_UNKNOWN = 150
+"""Input rows used per unknown of a layer; more cost time and change little."""
+
+FEWEST_ROWS = 20_000
+
+LIVE_BYTES = 2 << 30
+"""Most memory for the activations of all examples."""
+
+CHUNK_ROWS = 1 << 15
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """What was done.
+
+    Attributes:
+        layers: layers that got new weights.
+        examples: examples used.
+    """
+
+    layers: int
+    examples: int
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer with weights of its own in the compact network.
+
+    Attributes:
+        weight: (O, I/groups, ...).
+        groups: blocks of a convolution.
+        norm: the batch norm that alone reads the output, if any.
+    """
+
+    node: fx.Node
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    groups: int
+    norm: fx.Node | None
+
+
+def affordable(captured: Captured, wanted: int) -> int:
+    """How many examples fit into `LIVE_BYTES` with all their live activations, at most `wanted`."""
+    sizes: dict[fx.Node, int] = {}
+    live = peak = 0
+    stepper = Stepper(captured.network, torch.float32)
+    for node in captured.network.graph.nodes:
+        val = node.meta.get("val")
+        if node.op != "get_attr" and isinstance(val, Tensor):
+            sizes[node] = math.prod(shape_of(val)) * val.element_size()
+        live += sizes.get(node, 0)
+        peak = max(peak, live)
+        live -= sum(sizes.pop(dead, 0) for dead in stepper.user_to_last_uses.get(node, ()))
+    each = 2 * peak / captured.inputs[0].shape[0]
+    return max(1, min(wanted, int(LIVE_BYTES / max(each, 1.0))))
+
+
+def reconstruct(
+    captured: Captured,
+    network: fx.GraphModule,
+    kept: Kept,
+    examples: Tensor,
+    reporter: Reporter,
+    seed: int = 0,
+) -> Reconstructed:
+    """Give the layers of `network` new weights, in place.
+
+    Args:
+        network: the compact form of `captured.network`, in evaluation mode.
+        examples: prepared inputs (N, ...), no labels.
+    """
+    layers = {layer.node: layer for layer in _layers(network, kept)}
+    original = Stepper(captured.network, torch.float32)
+    smaller = Stepper(network, torch.float32)
+    names = {node.name: node for node in captured.network.graph.nodes}
+    generator = torch.Generator().manual_seed(seed)
+    left, right = iter([examples.clone()]), iter([examples.clone()])
+    total = len(layers)
+    done = 0
+    with torch.no_grad(), reporter.step("reconstructing layers", total) as step:
+        for node in network.graph.nodes:
+            twin = names.get(node.name)
+            expected = original.run_one(twin, left) if twin is not None else None
+            layer = layers.get(node)
+            if layer is not None and isinstance(expected, Tensor):
+                value = kept.flow.values[node.name]
+                assert isinstance(value, Value)
+                _solve(layer, smaller, kept.gather(value, expected), generator)
+                done += 1
+                step.update(done, node.name)
+            smaller.run_one(node, right)
+    return Reconstructed(done, len(examples))
+
+
+def _layers(network: fx.GraphModule, kept: Kept) -> Iterator[_Layer]:
+    """Layers whose inputs lost something, used once."""
+    pruned = {slot.tensor for slot in kept.coupling.slots if not kept.keep[slot.units].all()}
+    for node in network.graph.nodes:
+        if operator_name(node) not in ("aten.linear", "aten.conv1d", "aten.conv2d"):
+            continue
+        source = node.args[1]
+        weight = attribute(network, str(source.target)) if source.op == "get_attr" else None
+        if not isinstance(weight, nn.Parameter) or len(source.users) != 1:
+            continue
+        value = kept.flow.values[source.name]
+        if not isinstance(value, Value) or value.parameter not in pruned:
+            continue
+        groups = _argument(node, 6, "groups", 1) if node.target is not _LINEAR else 1
+        if isinstance(_argument(node, 4, "padding", 0), str) or weight.shape[1] == 1 < groups:
+            continue
+        given = node.args[2] if len(node.args) > 2 else None
+        bias = attribute(network, str(given.target)) if given is not None else None
+        yield _Layer(node, weight, bias, int(groups), _following_norm(node))
+
+
+_LINEAR = torch.ops.aten.linear.default
+
+
+def _argument(node: fx.Node, place: int, name: str, default: Any) -> Any:
+    if place < len(node.args):
+        return node.args[place]
+    return node.kwargs.get(name, default)
+
+
+def _following_norm(node: fx.Node) -> fx.Node | None:
+    users = list(node.users)
+    if len(users) == 1 and operator_name(users[0]) == "aten.batch_norm":
+        return users[0]
+    return None
+
+
+def _solve(layer: _Layer, network: Stepper, target: Tensor, generator: torch.Generator) -> None:
+    """Least squares for one layer.
+
+    Args:
+        target: the original's output on the kept channels, shaped as the layer's output.
+    """
+    node, weight = layer.node, layer.weight
+    source = network.env[node.args[0]]  # type: ignore[index]
+    unknowns = math.prod(weight.shape[1:])
+    chunks = _rows(layer, source, target, unknowns, generator)
+    outputs = weight.shape[0] // layer.groups
+    gram = torch.zeros(layer.groups, unknowns + 1, unknowns + 1, dtype=torch.float64)
+    cross = torch.zeros(layer.groups, outputs, unknowns + 1, dtype=torch.float64)
+    for inputs, wanted in chunks:
+        # (groups, rows, unknowns + 1), the last column being the constant.
+        ones = torch.ones(*inputs.shape[:2], 1)
+        augmented = torch.cat([inputs, ones], 2)
+        gram += (augmented.transpose(1, 2) @ augmented).double()
+        cross += (wanted.transpose(1, 2) @ augmented).double()
+    count = gram[:, -1:, -1:]
+    mean_in, mean_out = gram[:, -1:, :-1] / count, cross[:, :, -1:] / count
+    centred = gram[:, :-1, :-1] / count - mean_in.transpose(1, 2) @ mean_in
+    mixed = cross[:, :, :-1] / count - mean_out @ mean_in
+    old = weight.detach().double().reshape(layer.groups, outputs, unknowns)
+    shifts = layer.bias is not None or layer.norm is not None
+    if not shifts:
+        centred, mixed = gram[:, :-1, :-1] / count, cross[:, :, :-1] / count
+    scale = centred.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
+    ridge = RIDGE * scale[:, None, None] * torch.eye(unknowns, dtype=torch.float64)
+    change = torch.linalg.solve(centred + ridge, (mixed - old @ centred).transpose(1, 2))
+    new = old + change.transpose(1, 2)
+    if not bool(torch.isfinite(new).all()):
+        return
+    weight.copy_(new.reshape(weight.shape))
+    if shifts:
+        _shift(layer, network, (mean_out - new @ mean_in.transpose(1, 2)).reshape(-1))
+
+
+def _shift(layer: _Layer, network: Stepper, bias: Tensor) -> None:
+    """Put the mean that the weights cannot reach where it costs nothing."""
+    if layer.bias is not None:
+        layer.bias.copy_(bias)
+        return
+    assert layer.norm is not None
+    mean = network.module.get_buffer(str(layer.norm.args[3].target))  # type: ignore[union-attr]
+    mean.sub_(bias.to(mean.dtype))
+
+
+def _rows(
+    layer: _Layer, source: Tensor, target: Tensor, unknowns: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs (groups, rows, unknowns), (groups, rows, outputs): a random part of all positions."""
+    wanted = max(FEWEST_ROWS, ROWS_PER_UNKNOWN * unknowns)
+    if layer.node.target is _LINEAR:
+        flat, out = source.reshape(-1, source.shape[-1]), target.reshape(-1, target.shape[-1])
+        picked = torch.randperm(len(flat), generator=generator)[:wanted]
+        for start in range(0, len(picked), CHUNK_ROWS):
+            part = picked[start : start + CHUNK_ROWS]
+            yield flat[part][None], out[part][None]
+        return
+    if source.dim() == 3:
+        source, target = source.unsqueeze(2), target.unsqueeze(2)
+    positions = target.shape[2] * target.shape[3]
+    share = min(1.0, wanted / (len(source) * positions))
+    number = max(1, math.ceil(share * positions))
+    step = max(1, CHUNK_ROWS // positions)
+    for start in range(0, len(source), step):
+        patches = _unfold(layer, source[start : start + step])
+        places = torch.randperm(positions, generator=generator)[:number]
+        rows = patches[:, :, places]
+        out = target[start : start + step].flatten(2)[:, :, places]
+        yield _by_group(rows, layer.groups), _by_group(out, layer.groups)
+
+
+def _by_group(rows: Tensor, groups: int) -> Tensor:
+    """(N, groups * C, P) -> (groups, N * P, C)."""
+    split = rows.reshape(rows.shape[0], groups, -1, rows.shape[2])
+    return split.permute(1, 0, 3, 2).reshape(groups, -1, split.shape[2])
+
+
+def _unfold(layer: _Layer, source: Tensor) -> Tensor:
+    """Input patches (N, C * taps, positions) of a 1-d (as 2-d) or 2-d convolution."""
+    node = layer.node
+    kernel = tuple(layer.weight.shape[2:])
+    stride, padding, dilation = (
+        _pair(_argument(node, place, name, default), len(kernel), fill)
+        for place, name, default, fill in (
+            (3, "stride", 1, 1),
+            (4, "padding", 0, 0),
+            (5, "dilation", 1, 1),
+        )
+    )
+    kernel = kernel if len(kernel) == 2 else (1, *kernel)
+    return F.unfold(source, kernel, dilation, padding, stride)
+
+
+def _pair(given: Any, dims: int, fill: int) -> tuple[int, int]:
+    """A convolution argument as a pair; a single number in a list stands for all axes."""
+    values = list(given) if isinstance(given, (list, tuple)) else [given]
+    values = values * dims if len(values) == 1 else values
+    return (values[0], values[1]) if dims == 2 else (fill, values[0])
