@@ -24,6 +24,7 @@ from prunecli.graph.fields import Value
 from prunecli.graph.stepping import Stepper
 from prunecli.graph.walk import attribute, operator_name, shape_of
 from prunecli.progress import Reporter
+from prunecli.recovery.leastsquares import fit, fit_few
 from prunecli.surgery.kept import Kept
 
 RIDGE = 1e-3
@@ -166,36 +167,22 @@ def _solve(layer: _Layer, network: Stepper, target: Tensor, generator: torch.Gen
     Args:
         target: the original's output on the kept channels, shaped as the layer's output.
     """
-    node, weight = layer.node, layer.weight
-    source = network.env[node.args[0]]  # type: ignore[index]
+    weight = layer.weight
+    source = network.env[layer.node.args[0]]  # type: ignore[index]
     unknowns = math.prod(weight.shape[1:])
     chunks = _rows(layer, source, target, unknowns, generator)
-    outputs = weight.shape[0] // layer.groups
-    gram = torch.zeros(layer.groups, unknowns + 1, unknowns + 1, dtype=torch.float64)
-    cross = torch.zeros(layer.groups, outputs, unknowns + 1, dtype=torch.float64)
-    for inputs, wanted in chunks:
-        # (groups, rows, unknowns + 1), the last column being the constant.
-        ones = torch.ones(*inputs.shape[:2], 1)
-        augmented = torch.cat([inputs, ones], 2)
-        gram += (augmented.transpose(1, 2) @ augmented).double()
-        cross += (wanted.transpose(1, 2) @ augmented).double()
-    count = gram[:, -1:, -1:]
-    mean_in, mean_out = gram[:, -1:, :-1] / count, cross[:, :, -1:] / count
-    centred = gram[:, :-1, :-1] / count - mean_in.transpose(1, 2) @ mean_in
-    mixed = cross[:, :, :-1] / count - mean_out @ mean_in
-    old = weight.detach().double().reshape(layer.groups, outputs, unknowns)
+    old = weight.detach().double().reshape(layer.groups, -1, unknowns)
     shifts = layer.bias is not None or layer.norm is not None
-    if not shifts:
-        centred, mixed = gram[:, :-1, :-1] / count, cross[:, :, :-1] / count
-    scale = centred.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-    ridge = RIDGE * scale[:, None, None] * torch.eye(unknowns, dtype=torch.float64)
-    change = torch.linalg.solve(centred + ridge, (mixed - old @ centred).transpose(1, 2))
-    new = old + change.transpose(1, 2)
-    if not bool(torch.isfinite(new).all()):
-        return
-    weight.copy_(new.reshape(weight.shape))
+    if source[..., 0].numel() < unknowns and layer.node.target is _LINEAR:
+        rows = [torch.cat(parts, 1) for parts in zip(*chunks, strict=True)]
+        found = fit_few((rows[0], rows[1]), old, RIDGE, with_bias=shifts)
+    else:
+        found = fit(chunks, old, RIDGE, with_bias=shifts)
+    if not bool(torch.isfinite(found.weight).all()):
+        return  # inputs without any variance: the old weights are as good as any
+    weight.copy_(found.weight.reshape(weight.shape))
     if shifts:
-        _shift(layer, network, (mean_out - new @ mean_in.transpose(1, 2)).reshape(-1))
+        _shift(layer, network, found.bias.reshape(-1))
 
 
 def _shift(layer: _Layer, network: Stepper, bias: Tensor) -> None:
