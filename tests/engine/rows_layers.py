@@ -160,6 +160,27 @@ PARAMETERS = (
     mlp("addmm", lambda n, x: torch.addmm(n.v, torch.relu(x), n.w), after=14, layers=lambda: {
         "w": nn.Parameter(torch.randn(16, 14)), "v": nn.Parameter(torch.randn(14))},
         goes=("a.weight", "w", "v")),
+    sandwich("einsum", lambda n, x: torch.einsum("nchw,cd->ndhw", x, n.w), after=14,
+             layers=lambda: {"w": nn.Parameter(torch.randn(12, 14))}, goes=("a.weight", "w")),
+    sandwich("einsum-dots", lambda n, x: torch.einsum("...chw,cdk->...dkhw", x, n.w).flatten(1, 2),
+             after=14, layers=lambda: {"w": nn.Parameter(torch.randn(12, 7, 2))}),
+    sandwich("bmm", lambda n, x: torch.bmm(x.flatten(2).mT, n.w.expand(x.size(0), -1, -1)).mT
+             .unflatten(2, (8, 8)), after=14, layers=lambda: {
+                 "w": nn.Parameter(torch.randn(1, 12, 14))}),
+    sandwich("product-of-features", lambda n, x: torch.tanh(torch.sigmoid(x.flatten(2)).mT
+             @ torch.sigmoid(n.k(x).flatten(2))).view(-1, 64, 8, 8), after=64, layers=lambda: {
+                 "k": nn.Conv2d(12, 12, 1)}, goes=("a.weight", "k.weight"), exact=False),
+    sandwich("joined-weights", lambda n, x: F.conv2d(x, torch.cat([n.v, n.w])), after=14,
+             layers=lambda: {"v": nn.Parameter(torch.randn(6, 12, 1, 1)),
+                             "w": nn.Parameter(torch.randn(8, 12, 1, 1))},
+             goes=("a.weight", "v", "w")),
+    sandwich("linear-weight-as-conv", lambda n, x: F.conv2d(x, n.w[:, :, None, None]), after=14,
+             layers=lambda: {"w": nn.Parameter(torch.randn(14, 12))}, goes=("a.weight", "w")),
+    sandwich("blur-buffer", lambda n, x: F.conv2d(x, n.w, stride=2, groups=12),
+             layers=lambda: {"w": torch.randn(12, 1, 3, 3)}, goes=("a.weight", "w")),
+    stuck("blur-expanded", lambda n, x: F.conv2d(x, n.w.expand(12, 1, 3, 3), groups=12),
+          "grouped convolution over channels that cannot shrink",
+          layers=lambda: {"w": torch.randn(1, 1, 3, 3)}),
     mlp("tied-autoencoder", lambda n, x: F.linear(torch.relu(x), n.a.weight.t()), after=10),
     mlp("shared-linear", lambda n, x: n.m(torch.relu(n.m(torch.relu(x)))),
         layers=lambda: {"m": nn.Linear(16, 16)}, goes=("a.weight", "m.weight")),

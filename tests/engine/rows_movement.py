@@ -65,6 +65,9 @@ def _halves(cut) -> object:
 def _write(x):
     y = x.clone()
     y[:, :4] = torch.relu(x[:, 8:])
+    y[:, 2:6] *= 2
+    y[:, 6:].add_(1)
+    y[:, 5:7] = 0
     return y
 
 
@@ -78,6 +81,15 @@ CUTS = (
     sandwich("narrow", _halves(lambda x: (x.narrow(1, 0, 5), x.narrow(1, 5, 7)))),
     sandwich("narrow-negative", _halves(lambda x: (x.narrow(1, -12, 5), x.narrow(1, -7, 7)))),
     sandwich("gate-of-halves", lambda n, x: torch.mul(*x.chunk(2, 1)), after=6),
+    sandwich("uneven-chunks", lambda n, x: torch.cat([2 * p for p in x.chunk(3, 1)], 1),
+             width=10, after=10),
+    stuck("hsplit", lambda n, x: torch.cat(x.hsplit(2), 1), "no rule", unknown=("aten.hsplit",)),
+    pointwise("grid-sliced", lambda x: x.view(-1, 2, 12, 8, 8)[:, :, :8].flatten(1, 2), width=24,
+              after=16),
+    pointwise("grid-sliced-to-one", lambda x: x.view(-1, 4, 3, 8, 8)[:, :, :1].flatten(1, 2),
+              after=4),
+    pointwise("one-channel-and-grid", lambda x: torch.cat([x.unflatten(1, (6, 2)).amax(2), x.view(
+        -1, 6, 2, 8, 8).flatten(1, 2)[:, :1]], 1), after=7),
     pointwise("overlapping-slices", lambda x: torch.cat([x[:, :8], x[:, 4:]], 1), after=16),
     pointwise("part-unused", lambda x: x[:, 3:9], after=6),
     pointwise("one-channel-slice", lambda x: x * torch.sigmoid(x[:, :1])),
@@ -108,6 +120,20 @@ VIEWS = (
     pointwise("view-space", lambda x: x.view(x.size(0), 12, -1).view(x.size(0), 12, 8, 8)),
     pointwise("reshape-named", lambda x: x.reshape(-1, 12, 4, 16)),
     pointwise("flatten-space", lambda x: x.flatten(2).unflatten(2, (8, 8))),
+    pointwise("view-as", lambda x: x.flatten(2).view_as(x) + x),
+    pointwise("reshape-as", lambda x: x.flatten(2).reshape_as(x)),
+    pointwise("batch-folded", lambda x: torch.tanh(x.reshape(-1, 1, 8, 8)).view(-1, 12, 8, 8)),
+    sandwich("batch-folded-conv", lambda n, x: n.k(x.reshape(x.size(0) * 12, 1, 8, 8)).view(
+        x.size(0), 12, 8, 8), layers=lambda: {"k": nn.Conv2d(1, 1, 3, padding=1)}),
+    pointwise("flatten-and-back", lambda x: torch.relu(x.flatten(1)).view(-1, 12, 8, 8)),
+    pointwise("windows", lambda x: torch.tanh(x.view(-1, 12, 2, 4, 2, 4).permute(
+        0, 2, 4, 3, 5, 1).reshape(-1, 16, 12)).view(-1, 2, 2, 4, 4, 12).permute(
+        0, 5, 1, 3, 2, 4).reshape(-1, 12, 8, 8)),
+    sandwich("grid-scaled-by-row", lambda n, x: (x.view(-1, 3, 4, 8, 8) * n.s[:, None, None, None]
+             ).flatten(1, 2), layers=lambda: {"s": nn.Parameter(torch.randn(3))}),
+    sandwich("grid-scaled-by-column", lambda n, x: (x.view(-1, 3, 4, 8, 8) * n.s[
+        None, :, None, None]).flatten(1, 2), layers=lambda: {"s": nn.Parameter(torch.randn(4))},
+        goes=("a.weight", "s")),
     pointwise("squeeze", lambda x: x.mean(3, keepdim=True).squeeze(3).unsqueeze(-1)),
     pointwise("squeeze-two", lambda x: x.mean(3, keepdim=True)[:, :, None].squeeze((2, 4))[
         ..., None]),
@@ -150,6 +176,11 @@ REDUCTIONS = (
     pointwise("max-dim", lambda x: x.max(3, keepdim=True).values),
     pointwise("argmax-space", lambda x: x * x.argmax(3, keepdim=True)),
     pointwise("norm-space", lambda x: x / (x.flatten(2).norm(dim=2)[..., None, None] + 1)),
+    pointwise("maxout", lambda x: x.unflatten(1, (6, 2)).amax(2), after=6),
+    pointwise("mean-of-groups", lambda x: x.view(-1, 6, 2, 8, 8).mean(2), after=6),
+    pointwise("max-over-groups", lambda x: x.view(-1, 2, 6, 8, 8).max(1)[0], after=6),
+    pointwise("instance-norm-by-hand", lambda x: (x - x.mean((2, 3), keepdim=True)) / (
+        x.std((2, 3), keepdim=True) + 1e-3)),
     pointwise("logsumexp", lambda x: x.logsumexp((2, 3), keepdim=True)),
     stuck("mean-channels", lambda n, x: x - x.mean(1, keepdim=True), "is reduced over"),
     stuck("max-channels", lambda n, x: x * x.max(1, keepdim=True)[0], "is reduced over"),

@@ -62,6 +62,35 @@ def _mixer(n, x):
     return n.b(x.mean(1))
 
 
+def _non_local(n, x):
+    q, k, v = (layer(x).flatten(2) for layer in (n.q, n.k, n.v))
+    pairs = (q.transpose(1, 2) @ k).softmax(-1)
+    return x + n.o((v @ pairs.transpose(1, 2)).view(x.size(0), 8, 8, 8))
+
+
+def _c2f(n, x):
+    parts = list(n.one(x).chunk(2, 1))
+    for layer in (n.two, n.three):
+        parts.append(layer(parts[-1]))
+    return n.four(torch.cat(parts, 1))
+
+
+def _ghost(n, x):
+    y = F.relu(n.one(x))
+    return torch.cat([y, F.relu(n.dw(y))], 1)[:, :14]
+
+
+def _split_attention(n, x):
+    y = F.relu(n.r(x)).view(-1, 2, 12, 8, 8)
+    weights = n.two(F.relu(n.one(y.sum(1).mean((2, 3))))).view(-1, 2, 12).softmax(1)
+    return (y * weights[..., None, None]).sum(1)
+
+
+def _grouped_shuffle(n, x):
+    y = F.relu(n.one(x)).view(-1, 2, 8, 8, 8).transpose(1, 2).reshape(-1, 16, 8, 8)
+    return x + n.two(n.dw(y))
+
+
 ROWS = (
     Row("residual", lambda: Net(
         lambda n, x: n.b(F.relu(n.a(x) + n.m(n.a(x))).mean((2, 3))), a=nn.Conv2d(3, 12, 3),
@@ -120,6 +149,31 @@ ROWS = (
             nn.Linear(16, 10), nn.GELU(), nn.Linear(10, 16)), norm2=nn.LayerNorm(12),
         one=nn.Linear(12, 24), two=nn.Linear(24, 12), b=nn.Linear(12, 4)),
         goes=("a.weight", "tokens.0.weight", "one.weight")),
+    sandwich("non-local", _non_local, layers=lambda: {
+        **{name: nn.Conv2d(12, 8, 1) for name in "qkv"}, "o": nn.Conv2d(8, 12, 1)},
+        goes=("a.weight", "q.weight", "k.weight", "v.weight", "o.weight")),
+    sandwich("c2f", _c2f, after=10, layers=lambda: {
+        "one": nn.Conv2d(12, 12, 1), "two": nn.Conv2d(6, 6, 3, padding=1),
+        "three": nn.Conv2d(6, 6, 3, padding=1), "four": nn.Conv2d(24, 10, 1)},
+        goes=("a.weight", "one.weight", "two.weight", "three.weight", "four.weight")),
+    sandwich("ghost", _ghost, after=14, layers=lambda: {
+        "one": nn.Conv2d(12, 8, 1), "dw": nn.Conv2d(8, 8, 3, padding=1, groups=8)},
+        goes=("a.weight", "one.weight", "dw.weight")),
+    sandwich("split-attention", _split_attention, layers=lambda: {
+        "r": nn.Conv2d(12, 24, 3, padding=1, groups=2), "one": nn.Linear(12, 8),
+        "two": nn.Linear(8, 24)}, goes=("a.weight", "r.weight", "one.weight", "two.weight")),
+    sandwich("grouped-shuffle", _grouped_shuffle, layers=lambda: {
+        "one": nn.Conv2d(12, 16, 1, groups=2), "two": nn.Conv2d(16, 12, 1, groups=2),
+        "dw": nn.Conv2d(16, 16, 3, padding=1, groups=16)},
+        goes=("a.weight", "one.weight", "dw.weight", "two.weight")),
+    sandwich("reparametrised", lambda n, x: F.relu(n.three(x) + n.one(x) + n.i(x)),
+             layers=lambda: {"three": nn.Conv2d(12, 12, 3, padding=1),
+                             "one": nn.Conv2d(12, 12, 1), "i": nn.BatchNorm2d(12)},
+             goes=("a.weight", "three.weight", "one.weight", "i.weight")),
+    Row("heads-of-a-detector", lambda: Net(
+        lambda n, x: torch.cat([n.b(F.silu(n.a(x))).flatten(2), n.c(F.silu(n.a(x))).flatten(2)],
+                               2).mT, a=nn.Conv2d(3, 12, 3), b=nn.Conv2d(12, 5, 1),
+        c=nn.Conv2d(12, 5, 1)), stays={"b": "network output"}),
     Row("separable-head", lambda: Net(
         lambda n, x: n.b(F.avg_pool2d(n.m(n.a(x)), 3).flatten(1)), a=nn.Conv2d(3, 16, 3),
         m=nn.Sequential(nn.Conv2d(16, 16, 3, groups=4), nn.BatchNorm2d(16), nn.ReLU(True)),

@@ -70,6 +70,8 @@ ARITHMETIC = (
     pointwise("clamp", lambda x: x.clamp(-0.5, 0.7).clamp_min(-0.2)),
     pointwise("casts", lambda x: x.double().to(torch.float32).type_as(x).contiguous().clone()),
     pointwise("like", lambda x: x + torch.ones_like(x) * 0.5 + torch.zeros_like(x)),
+    pointwise("log-of-nothing", lambda x: torch.log(x.abs()), exact=False),
+    pointwise("divided-by-itself", lambda x: x / x.abs().sum((2, 3), keepdim=True), exact=False),
     pointwise("nan-to-num", torch.nan_to_num),
     sandwich("scale-c11", lambda n, x: x * n.s, layers=lambda: {"s": nn.Parameter(
         torch.randn(12, 1, 1))}, goes=("a.weight", "s")),
@@ -117,6 +119,9 @@ INPUTS = (
         lambda n, x: n.b(torch.cat([x, torch.relu(n.a(x)), x], 1)),
         a=nn.Conv2d(3, 12, 3, padding=1), b=nn.Conv2d(18, 5, 3, padding=1),
     )),
+    Row("input-changed-in-place", lambda: Net(
+        lambda n, x: n.b(F.relu(n.a(x.add_(1).mul_(2)))), a=nn.Conv2d(3, 12, 3),
+        b=nn.Conv2d(12, 4, 1))),
     Row("several-outputs", lambda: Net(
         lambda n, x: (n.b(n.a(x)), {"mean": n.c(n.a(x)).mean((2, 3))}),
         a=nn.Conv2d(3, 12, 3, padding=1), b=nn.Conv2d(12, 5, 1), c=nn.Conv2d(12, 4, 1),
