@@ -2,8 +2,7 @@
 
 import json
 import re
-import subprocess
-import sys
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from cli_making import (
     Bench,
     Ended,
     coloured,
-    environment,
     files_in,
     run,
     run_line,
@@ -608,20 +606,12 @@ def test_disk_that_is_full_ends_in_one_line(
     limit: int, name: str, bench: Bench, here: Path
 ) -> None:
     """A limit on the size of files stands in for a full disk: the same refusal, midway."""
-    script = (
-        "import resource, runpy, sys; "
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
-        "runpy.run_module('prunecli', run_name='__main__', alter_sys=True)"
-    )
-    arguments = ["prune", str(bench.program), *QUICK, "-o", "net.onnx"]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    ended = Ended(done.returncode, done.stdout, done.stderr)
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        ended = run("prune", bench.program, *QUICK, "-o", "net.onnx")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (ended.code, ended.out) == (2, ""), ended
     assert_one_line_each(
         ended,
