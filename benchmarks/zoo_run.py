@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 import zoo_memory
 from prunecli.config import Criterion, Quantity, RunConfig, Target
@@ -42,9 +42,6 @@ from zoo_weights import call, liven
 SEED = 0
 BATCHES = (1, 3)
 LIVEN_BATCH = 4
-
-STAGES = ("build", "capture", "analysis", "plan", "oracle", "export", "onnx", "eager")
-"""`analysis` is the walk, the coupling and the cost model; `plan` scores, selects and compacts."""
 
 
 @dataclass
@@ -169,15 +166,28 @@ def _check_parameters(network: fx.GraphModule, plan: Plan) -> None:
 def _compare_eager(
     model: nn.Module, network: fx.GraphModule, kept: Kept, inputs: Inputs, recorder: Recorder
 ) -> None:
-    with torch.no_grad(), FlopCounterMode(display=False) as original:
+    # The counter's hooks fail on inputs of modules that want gradients.
+    model.requires_grad_(False)
+    network.requires_grad_(False)
+    with torch.no_grad(), _counter() as original:
         expected = leaves(call(model, inputs))
-    with torch.no_grad(), FlopCounterMode(display=False) as pruned:
+    with torch.no_grad(), _counter() as pruned:
         found = leaves(network(*_positional(inputs)))
     counted = original.get_total_flops()
     recorder.note(
         flops_share=pruned.get_total_flops() / counted if counted else None,
         eager=None if _norm_is_cut(kept) else apart(expected, found),
     )
+
+
+def _counter() -> FlopCounterMode:
+    """PyTorch's counter, which knows attention on other devices only."""
+
+    def attention(query: Any, key: Any, value: Any, *rest: Any, **more: Any) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return FlopCounterMode(display=False, custom_mapping={kernel: attention})
 
 
 def _norm_is_cut(kept: Kept) -> bool:

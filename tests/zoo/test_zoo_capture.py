@@ -1,9 +1,12 @@
-"""Parameters that only training uses are no part of a captured network."""
+"""What real networks contain besides layers: unused heads, index buffers, infinities."""
 
 import torch
 from torch import Tensor, nn
 
 from prunecli.graph.capture import capture
+from prunecli.surgery.oracle import relative
+from zoo_entry import Entry, images
+from zoo_run import run
 
 
 class WithSideHead(nn.Module):
@@ -33,3 +36,52 @@ def test_parameters_of_training_are_dropped_and_statistics_stay() -> None:
     }  # fmt: skip
     assert torch.equal(network(*inputs), model(*inputs))
     assert hasattr(model, "side"), "the model itself is left alone"
+
+
+class WithIndices(nn.Module):
+    """Positions are looked up by a buffer of indices; nothing may cut the buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(30, 16), nn.Embedding(12, 16)
+        self.register_buffer("ids", torch.arange(12).unsqueeze(0))
+        self.wide, self.head = nn.Linear(16, 32), nn.Linear(32, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.words(tokens) + self.places(self.ids[:, : tokens.shape[1]])
+        return self.head(torch.relu(self.wide(x)))
+
+
+def tokens(model: nn.Module, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    return (torch.randint(0, 30, (batch, 8), generator=generator),)
+
+
+def test_a_buffer_of_indices_is_not_cut() -> None:
+    row = run("text", Entry("positions", WithIndices, tokens))
+    assert (row.stage, row.why, row.status) == ("done", "", "ok")
+
+
+class WithInfinity(nn.Module):
+    """The logarithm of zero is infinite, and is not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.head = nn.Linear(6, 32), nn.Linear(32, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.wide(x))
+        return self.head(torch.where(x > 0, torch.log(x), x))
+
+
+def test_infinite_intermediate_values_are_compared() -> None:
+    row = run("plain", Entry("infinity", WithInfinity, images(6)))
+    assert (row.stage, row.why, row.status) == ("done", "", "ok")
+
+
+def test_equal_infinities_are_equal_and_others_are_not() -> None:
+    one = torch.tensor([1.0, -torch.inf, 2.0])
+    assert relative(one, torch.tensor([1.0, -torch.inf, 1.0])) == 0.5
+    assert relative(one, torch.tensor([1.0, torch.inf, 2.0])) == torch.inf
+    assert relative(one, torch.tensor([1.0, 3.0, 2.0])) == torch.inf
+    assert relative(one, torch.tensor([1.0, torch.nan, 2.0])) == torch.inf
+    assert relative(torch.tensor([torch.nan]), torch.tensor([torch.nan])) == torch.inf

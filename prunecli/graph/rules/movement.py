@@ -202,6 +202,8 @@ def embedding(call: Call) -> Value:
     """weight (V, E), indices (...) -> (..., E): the width may go, never the vocabulary."""
     weight = call.value("weight")
     pin_value(call, weight, (0,), call.why("vocabulary"))
+    indices = call.value("indices")
+    pin_value(call, indices, tuple(range(len(indices.shape))), call.why("holds indices"))
     labels = labels_along(call, weight, 1)
     rank = len(call.shape)
     return Value(call.shape, () if labels is None else (along(labels, -1, rank),))
