@@ -9,7 +9,6 @@ in every field are kept.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -58,8 +57,3 @@ def along(labels: Tensor, axis: int, rank: int) -> Tensor:
     shape = [1] * rank
     shape[axis % rank] = labels.numel()
     return labels.reshape(shape)
-
-
-def squeezed(field: Tensor) -> Tensor:
-    """The field without its axes of extent 1."""
-    return torch.squeeze(field)

@@ -65,7 +65,7 @@ Rewriter = Callable[[Site], None]
 
 def rewrite(node: fx.Node, kept: Kept) -> None:
     """Rewrite the sizes of one node, if its operator holds any."""
-    rewriter = _TABLE.get(operator_name(node))
+    rewriter = REWRITERS.get(operator_name(node))
     if rewriter is None:
         return
     values = kept.flow.values
@@ -247,6 +247,6 @@ _BY_REWRITER: tuple[tuple[Rewriter, str], ...] = (
     (_attention, "scaled_dot_product_attention"),
 )
 
-_TABLE: dict[str, Rewriter] = {
+REWRITERS: dict[str, Rewriter] = {
     f"aten.{name}": rewriter for rewriter, names in _BY_REWRITER for name in names.split()
 }

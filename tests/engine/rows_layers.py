@@ -140,6 +140,11 @@ POOLS = (
           "no rule", unknown=("aten.max_unpool2d",)),
     *(pointwise(f"resize-{mode}", lambda x, mode=mode: F.interpolate(x, scale_factor=2, mode=mode))
       for mode in ("nearest", "nearest-exact", "bilinear", "bicubic", "area")),
+    sandwich("grid-sample", lambda n, x: F.grid_sample(x, n.grid.expand(x.size(0), -1, -1, -1),
+             align_corners=False), layers=lambda: {"grid": torch.rand(1, 5, 6, 2) * 2 - 1}),
+    sandwich("grid-sample-computed", lambda n, x: F.grid_sample(x, torch.tanh(n.g(x)).permute(
+        0, 2, 3, 1), align_corners=True), layers=lambda: {"g": nn.Conv2d(12, 2, 1)},
+        stays={"g": "is sampled at computed places"}),
     pointwise("resize-size", lambda x: F.interpolate(x, size=(5, 11), mode="bilinear",
                                                      align_corners=True)),
     pointwise("resize-antialias", lambda x: F.interpolate(x, size=4, mode="bilinear",

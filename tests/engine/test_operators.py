@@ -8,6 +8,7 @@ import rows_layers
 import rows_movement
 import rows_patterns
 import rows_pointwise
+import torch
 from engine_harness import (
     Analysis,
     analyse,
@@ -24,6 +25,8 @@ from torch import nn
 
 from prunecli.config import Criterion
 from prunecli.errors import NothingToPruneError
+from prunecli.graph.rules.table import RULES
+from prunecli.surgery.constants import REWRITERS
 
 ROWS = (*rows_pointwise.ROWS, *rows_layers.ROWS, *rows_movement.ROWS, *rows_patterns.ROWS)
 
@@ -32,6 +35,13 @@ TRIALS = (
     (channels(0.7), Criterion.RANDOM, 1),
     (channels(0.3), Criterion.RANDOM, 2),
 )
+
+
+def test_every_name_in_the_tables_is_an_operator() -> None:
+    for name in (*RULES, *REWRITERS):
+        packet = name.removeprefix("aten.")
+        assert hasattr(torch.ops.aten, packet) or hasattr(torch.ops.aten, f"{packet}_"), name
+    assert set(REWRITERS) <= set(RULES)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

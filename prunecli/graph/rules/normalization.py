@@ -1,6 +1,6 @@
 """Rules for normalisations: parameters and statistics are tied to the normalised axis."""
 
-from prunecli.graph.call import Call, labels_along, merge, note_blocks, tie_axes
+from prunecli.graph.call import Call, labels_along, merge, note_blocks
 from prunecli.graph.fields import Value
 from prunecli.graph.rules.elementwise import on_axis
 
@@ -35,10 +35,3 @@ def grouped(call: Call) -> Value:
         note_blocks(call, labels.reshape(groups, -1))
     call.notes.normalised[call.node.name] = (1,)
     return out
-
-
-def local_response(call: Call) -> Value:
-    """Neighbouring channels are mixed, so the channel axis keeps its size."""
-    value = call.values()[0]
-    tie_axes(call, labels_along(call, value, 1), None, call.why("is mixed with neighbours"))
-    return Value(call.shape, value.fields)

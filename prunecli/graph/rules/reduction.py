@@ -32,6 +32,19 @@ def spatial(call: Call) -> Value | tuple[Value, ...]:
     return results[0] if len(results) == 1 else results
 
 
+def sampled(call: Call) -> Value:
+    """`grid_sampler`: input (N, C, H, W), grid (N, H', W', 2) -> (N, C, H', W').
+
+    Every channel is looked up at the same places, so channels pass on.
+    """
+    value, grid = call.value("input"), call.value("grid")
+    space = len(value.shape) - 2
+    why = call.why("is sampled at computed places")
+    pin_value(call, value, tuple(range(2, 2 + space)), why)
+    pin_value(call, grid, tuple(range(len(grid.shape))), why)
+    return Value(call.shape, _leading(call, value, space))
+
+
 def _axes(call: Call, rank: int) -> tuple[int, ...]:
     given = call.arguments.get("dim")
     if given is None or given == []:

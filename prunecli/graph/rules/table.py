@@ -36,27 +36,26 @@ from prunecli.graph.rules.movement import (
 )
 from prunecli.graph.rules.normalization import channelwise, grouped, trailing
 from prunecli.graph.rules.recurrent import recurrent
-from prunecli.graph.rules.reduction import extremum, reduction, spatial
+from prunecli.graph.rules.reduction import extremum, reduction, sampled, spatial
 
 _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (
         elementwise,
-        "relu relu6 leaky_relu elu celu selu rrelu gelu silu mish sigmoid tanh hardtanh "
-        "hardswish hardsigmoid hardshrink softshrink tanhshrink threshold softplus log_sigmoid "
-        "abs neg exp exp2 expm1 log log1p log2 log10 sqrt rsqrt square reciprocal sin cos tan "
-        "asin acos atan sinh cosh erf erfc floor ceil round trunc frac sign sgn logit relu_ "
-        "add sub rsub mul div true_divide divide multiply subtract floor_divide remainder fmod "
-        "pow maximum minimum fmax fmin atan2 where lerp addcmul addcdiv clamp clamp_min "
-        "clamp_max clip masked_fill eq ne lt le gt ge logical_and logical_or logical_not "
-        "logical_xor bitwise_and bitwise_or bitwise_xor bitwise_not __and__ __or__ __xor__ "
-        "isnan isinf isfinite nan_to_num copy xlogy hypot logaddexp special_expit special_erf "
-        "expand_as",
+        "relu relu6 leaky_relu elu celu selu rrelu gelu silu mish sigmoid tanh hardtanh hardswish "
+        "hardsigmoid hardshrink softshrink threshold softplus log_sigmoid abs neg exp "
+        "exp2 expm1 log log1p log2 log10 sqrt rsqrt square reciprocal sin cos tan asin acos atan "
+        "sinh cosh asinh acosh atanh sinc erf erfc floor ceil round trunc frac sign sgn logit add "
+        "sub rsub mul div true_divide divide multiply subtract floor_divide remainder fmod pow "
+        "maximum minimum fmax fmin atan2 where lerp addcmul addcdiv clamp clamp_min clamp_max "
+        "clip masked_fill eq ne lt le gt ge logical_and logical_or logical_not logical_xor "
+        "bitwise_and bitwise_or bitwise_xor bitwise_not __and__ __or__ __xor__ isnan isinf "
+        "isfinite nan_to_num copy xlogy hypot logaddexp special_expit special_erf expand_as",
     ),
     (
         unchanged,
         "dropout feature_dropout alpha_dropout feature_alpha_dropout contiguous clone detach "
-        "alias to _to_copy type_as float half double lift_fresh_copy zeros_like ones_like "
-        "full_like empty_like rand_like randn_like bernoulli detach_copy positive identity "
+        "alias to _to_copy type_as lift_fresh_copy zeros_like ones_like "
+        "full_like empty_like rand_like randn_like bernoulli detach_copy positive "
         "fill zero",
     ),
     (along_dim, "softmax log_softmax _softmax _log_softmax cumsum cumprod"),
@@ -119,6 +118,7 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
         "upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
         "fractional_max_pool2d",
     ),
+    (sampled, "grid_sampler grid_sampler_2d grid_sampler_3d"),
 )
 
 RULES: dict[str, Rule] = {
