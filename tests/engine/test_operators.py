@@ -3,6 +3,9 @@
 The rows stand in `rows_*.py`; to add an operator, add a row there (see docs/operators.md).
 """
 
+import re
+from pathlib import Path
+
 import pytest
 import rows_layers
 import rows_movement
@@ -70,3 +73,12 @@ def _went(row: Row, module: nn.Module, found: Analysis) -> set[str]:
         assert_exact(module, row.shapes, found, pruned, by_zeroing=row.exact)
         went |= {name for name in pruned.plan.tensors if kept_of(pruned.plan, name) is not None}
     return went
+
+
+def test_the_examples_in_the_documentation_are_the_code() -> None:
+    root = Path(__file__).parents[2]
+    text = (root / "docs/operators.md").read_text()
+    blocks = re.findall(r"```python\n# (\S+)\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 4
+    for path, code in blocks:
+        assert code in (root / path).read_text(), path
