@@ -25,7 +25,7 @@ class PlanGroup:
         name, kind: as in the coupling.
         layers: modules and raw parameters the group runs through.
         kept, total: units.
-        score_low, score_high: over all units of the group, 1 being its mean.
+        score_low, score_high: over all units of the group, 1 being its largest.
     """
 
     name: str

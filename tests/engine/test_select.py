@@ -191,7 +191,7 @@ def test_widths_are_chosen_over_the_whole_network() -> None:
     assert kept == {
         group.name: int((own[group.units] >= threshold).sum()) for group in found.coupling.groups
     }
-    assert all(16 < number < 48 for number in kept.values())
+    assert all(8 < number < 56 for number in kept.values())
 
 
 @pytest.mark.parametrize("share", [0.8, 0.6, 0.4])
