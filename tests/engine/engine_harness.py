@@ -6,6 +6,7 @@ written here. Nothing of the engine's own oracle is used for it.
 """
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunecli.config import Criterion, Quantity, Target
@@ -207,11 +209,19 @@ def assert_same(expected: Any, found: Any, tolerance: float = 1e-4) -> None:
         assert float((one - two).abs().max()) <= tolerance * scale
 
 
+def _lstm_flops(x: Shape, inputs: Shape, states: Shape, *rest: Any, **more: Any) -> int:
+    """One direction of one layer: both matrices at every step of every sequence."""
+    return 2 * x[0] * x[1] * (math.prod(inputs) + math.prod(states))
+
+
 def flops_of(network: nn.Module, inputs: tuple[Tensor, ...]) -> int:
     """Multiply-accumulates by PyTorch's own counter."""
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        network(*inputs)
+    counter = FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.mkldnn_rnn_layer: _lstm_flops}
+    )
+    # The counter does not know the CPU's fused kernels of attention.
+    with counter, sdpa_kernel(SDPBackend.MATH):
+        network(*(item.clone() for item in inputs))
     return int(counter.get_total_flops()) // 2
 
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import rows_attention
 import rows_layers
 import rows_movement
 import rows_patterns
@@ -31,7 +32,13 @@ from prunecli.errors import NothingToPruneError
 from prunecli.graph.rules.table import RULES
 from prunecli.surgery.constants import REWRITERS
 
-ROWS = (*rows_pointwise.ROWS, *rows_layers.ROWS, *rows_movement.ROWS, *rows_patterns.ROWS)
+ROWS = (
+    *rows_pointwise.ROWS,
+    *rows_layers.ROWS,
+    *rows_movement.ROWS,
+    *rows_patterns.ROWS,
+    *rows_attention.ROWS,
+)
 
 TRIALS = (
     (channels(0.5), Criterion.RANDOM, 0),
