@@ -4,12 +4,23 @@ Stage: export. In: a file and the network it was made from. Out: what was compar
 A file that fails never gets its final name.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import torch
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    EPFail,
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NotImplemented,
+    RuntimeException,
+)
 from torch import Tensor, fx
 
 from prunecli.errors import VerificationError
@@ -21,6 +32,17 @@ BATCHES = (1, 3)
 SHRINK_SHARE = 0.9
 """Of the parameters that the plan removes, so many must be missing from the file. Not all: the
 exporter folds batch norms into convolutions, in the original as well."""
+
+# onnxruntime's errors share no base class below Exception.
+_RUNTIME_ERRORS = (
+    EPFail,
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NotImplemented,
+    RuntimeException,
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +76,8 @@ def verify_outputs(
         with torch.no_grad():
             expected = network(*inputs)
         feed = {name: item.numpy() for name, item in zip(names, inputs, strict=True)}
-        found = session.run(None, feed)
+        with _refusals(f"run the file on a batch of {batch}"):
+            found = session.run(None, feed)
         flat = torch.utils._pytree.tree_leaves(expected)
         worst = max(worst, *(_apart(one, two) for one, two in zip(flat, found, strict=True)))
     if not worst <= atol:
@@ -84,16 +107,17 @@ def verify_shrunk(original: Path, pruned: Path, removed_params: float) -> tuple[
 def _open(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    try:
+    with _refusals("load the file"):
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except (
-        onnxruntime.capi.onnxruntime_pybind11_state.Fail,
-        onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph,
-        onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented,
-        onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument,
-    ) as error:
+
+
+@contextmanager
+def _refusals(what: str) -> Iterator[None]:
+    try:
+        yield
+    except _RUNTIME_ERRORS as error:
         raise VerificationError(
-            f"export: onnxruntime cannot load the file: {str(error).splitlines()[0]}",
+            f"export: onnxruntime cannot {what}: {str(error).strip().splitlines()[0]}",
             "no file was written; report the operator that is named",
         ) from error
 

@@ -44,10 +44,32 @@ def quiet_export() -> Iterator[None]:
         yield
 
 
-def example_inputs(shape: tuple[int, ...], seed: int = 0) -> tuple[Tensor, ...]:
+def example_inputs(
+    shape: tuple[int, ...], seed: int = 0, batch: int = EXAMPLE_BATCH
+) -> tuple[Tensor, ...]:
     """One normal random image-like input of `shape` (batch first), with the capture batch."""
     generator = torch.Generator().manual_seed(seed)
-    return (torch.randn((EXAMPLE_BATCH, *shape[1:]), generator=generator),)
+    return (torch.randn((batch, *shape[1:]), generator=generator),)
+
+
+def fitting_inputs(module: nn.Module, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Example inputs that `module` takes: with the capture batch or, where the module's code
+    fixes another, with the batch of `shape`.
+
+    Raises:
+        ModelError: the module takes neither.
+    """
+    module.eval()
+    inputs = example_inputs(shape)
+    try:
+        _try_forward(module, inputs)
+    except ModelError as rejected:
+        inputs = example_inputs(shape, batch=shape[0])
+        try:
+            _try_forward(module, inputs)
+        except ModelError:
+            raise rejected from None
+    return inputs
 
 
 def capture(module: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
@@ -137,11 +159,20 @@ def _captured(program: ExportedProgram, inputs: tuple[Tensor, ...]) -> Captured:
             network.graph.erase_node(node)
     _drop_unread(network)
     network.recompile()
+    batch = fixed_batch(network)
+    notes = () if batch is None else (f"the model fixes its batch: batch {batch} ships",)
+    return Captured(network, inputs, batch is None, notes)
+
+
+def fixed_batch(network: fx.GraphModule) -> int | None:
+    """The only batch size that the graph takes, or `None` where any will do."""
     first = next(node for node in network.graph.nodes if node.op == "placeholder")
-    dynamic = not isinstance(first.meta["val"].shape[0], int)
-    batch = inputs[0].shape[0]
-    notes = () if dynamic else (f"the model fixes its batch while captured: batch {batch} ships",)
-    return Captured(network, inputs, dynamic, notes)
+    example = first.meta.get("val")
+    if not isinstance(example, Tensor) or not example.dim():
+        return None
+    size = example.shape[0]
+    # A symbol can have been found to have one value only: `view(2, -1)` in the model's code.
+    return size if isinstance(size, int) else size.node.maybe_as_int()
 
 
 def _drop_unread(network: fx.GraphModule) -> None:

@@ -5,7 +5,7 @@ Stage: pipeline. In: the configuration. Out: `Prepared`. Removes nothing.
 
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from prunecli.config import RunConfig
@@ -15,7 +15,7 @@ from prunecli.graph.capture import (
     Captured,
     capture,
     capture_program,
-    example_inputs,
+    fitting_inputs,
     output_shape,
 )
 from prunecli.loading import LoadedModel, load_model
@@ -99,12 +99,12 @@ def _capture(config: RunConfig, loaded: LoadedModel, data: DataSet | None) -> Ca
             "model: the shape of its input is not known",
             "give --input-shape 1,3,224,224 (batch, channels, height, width), or --data",
         )
-    return capture(loaded.module, _inputs(shape))
+    return capture(loaded.module, _inputs(loaded.module, shape))
 
 
-def _inputs(shape: tuple[int, ...]) -> tuple[Tensor, ...]:
+def _inputs(module: nn.Module, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
     try:
-        return example_inputs(shape)
+        return fitting_inputs(module, shape)
     except RuntimeError as error:  # what the CPU's allocator raises
         raise ConfigError(
             f"--input-shape: an input must fit the memory, got {shape}",

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from prunecli.config import TrainConfig
 from prunecli.data import DataSet, Task, batches
 from prunecli.errors import ConfigError, TrainingError
+from prunecli.graph.capture import fixed_batch
 from prunecli.progress import Reporter
 from prunecli.recovery.augment import Augmentation, augmentation_for
 from prunecli.recovery.mode import learns_statistics, training_mode
@@ -38,7 +39,6 @@ from prunecli.recovery.scoring import (
     MetricName,
     at_least_as_good,
     fitted_targets,
-    fixed_batch,
     forward,
     metric_for,
     score_placed,

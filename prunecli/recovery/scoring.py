@@ -15,6 +15,7 @@ from torch.fx import GraphModule
 
 from prunecli.data import DataSet, Split, Task, batches
 from prunecli.errors import DataError, ModelError, TrainingError
+from prunecli.graph.capture import fixed_batch
 from prunecli.recovery.placement import Placement, placed
 
 
@@ -121,14 +122,6 @@ def fitted_targets(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
             "check that --data belongs to this network",
         )
     return targets.reshape(outputs.shape)
-
-
-def fixed_batch(network: GraphModule) -> int | None:
-    """The only batch size that the graph takes, or `None` where any will do."""
-    first = next(node for node in network.graph.nodes if node.op == "placeholder")
-    example = first.meta.get("val")
-    size = example.shape[0] if isinstance(example, Tensor) and example.dim() else None
-    return size if isinstance(size, int) else None
 
 
 def _filled(inputs: Tensor, size: int | None) -> Tensor:

@@ -170,7 +170,7 @@ MODELS = [
     ),
     case(
         "{weights} --model {source}:broken --data {data}",
-        "--model {source}:broken: raised KeyError: 'no such size' ({source}:20)",
+        "--model {source}:broken: raised KeyError: 'no such size' ({source}:…)",
         "run this code on its own to find the cause; --model-arg key=value passes arguments",
         "factory raises",
     ),

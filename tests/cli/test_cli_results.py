@@ -24,6 +24,9 @@ from cli_making import (
     run,
 )
 
+import prunecli
+from prunecli.config import Quantity
+
 Json = dict[str, Any]
 
 
@@ -233,6 +236,22 @@ def test_same_seed_gives_the_same_plan_and_accuracy(
     ]
 
 
+@pytest.mark.parametrize(("rows", "epochs"), [(1, "0"), (2, "1"), (4, "1")])
+def test_model_that_fixes_its_batch_ships_with_it(
+    rows: int, epochs: str, bench: Bench, here: Path
+) -> None:
+    model = bench.net.replace(":net", ":fixed")
+    ended = run(
+        *("prune", bench.weights, "--model", model, "--model-arg", f"rows={rows}", *QUICK),
+        *("--input-shape", f"{rows},3,8,8", "--data", bench.data, "-o", "net.onnx"),
+        *("--epochs", epochs),
+    )
+    assert ended.code == 0, ended.err
+    assert f"note: the model fixes its batch: batch {rows} ships" in ended.out.splitlines()
+    session = onnxruntime.InferenceSession(here / "net.onnx")
+    assert session.get_inputs()[0].shape == [rows, 3, SIZE, SIZE]
+
+
 def test_safetensors_with_data_and_no_training(bench: Bench, here: Path) -> None:
     ended = run(
         *("prune", bench.folder / "weights.safetensors", "--model", bench.net, *QUICK),
@@ -327,6 +346,30 @@ def test_dry_run_shows_groups_and_prediction_and_writes_nothing(bench: Bench, he
     )
     assert any(line.startswith("parameters: ") for line in said)
     assert said[-1] == "dry run: nothing was written"
+
+
+def test_same_from_python(bench: Bench, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = prunecli.RunConfig(
+        model=prunecli.ModelConfig(bench.program),
+        target=prunecli.parse_target(Quantity.MACS, "50%"),
+        output=here / "net.onnx",
+        measure=prunecli.MeasureConfig(seconds=0.01),
+    )
+    found = prunecli.prune(config, prunecli.make_reporter(quiet=True))
+    assert found.status == "ok"
+    assert found.achieved is not None
+    assert found.achieved.macs_share <= 0.5
+    assert capsys.readouterr() == ("", "")
+    assert files_in(here) == ["net.onnx", "net.plan.json", "net.pt2"]
+
+
+def test_python_gets_errors_as_exceptions(bench: Bench, here: Path) -> None:
+    config = prunecli.RunConfig(
+        model=prunecli.ModelConfig(here / "nothing.pt2"),
+        target=prunecli.parse_ratio("0.5"),
+    )
+    with pytest.raises(prunecli.PrunecliError, match="must exist, got no such file"):
+        prunecli.prune(config, prunecli.make_reporter(quiet=True))
 
 
 def test_dry_run_predicts_what_the_run_then_does(report: Json, bench: Bench, here: Path) -> None:
