@@ -203,6 +203,7 @@ def assert_same(expected: Any, found: Any, tolerance: float = 1e-4) -> None:
     right = torch.utils._pytree.tree_leaves(found)
     assert len(left) == len(right)
     for one, two in zip(left, right, strict=True):
+        one, two = one.detach(), two.detach()
         assert one.shape == two.shape
         assert torch.isfinite(one).all()
         scale = max(float(one.abs().max()), 1e-3)
