@@ -61,7 +61,7 @@ BASES = {
     "StrEnum": "choices",
     "Protocol": "contracts",
     "fx.Interpreter": "torch's way to run a graph node by node",
-    "_Plain": "the oracle's interpreter, with and without masks",
+    "Stepper": "the same, with masks",
 }
 
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60

@@ -10,6 +10,7 @@ import pytest
 from cli_making import PRUNECLI, Bench, environment, files_in, run
 
 from prunecli.errors import PrunecliError, TrainingError
+from prunecli.pipeline import cutting
 from prunecli.pipeline import run as pipeline_run
 from prunecli.pipeline.ledger import Ledger
 from prunecli.report.record import Report
@@ -71,7 +72,7 @@ def test_failure_midway_leaves_only_a_report_of_what_was_known(
 def test_bug_midway_is_not_hidden_and_leaves_only_a_report(
     bench: Bench, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline_run, "compact", _raise(ZeroDivisionError("a bug")))
+    monkeypatch.setattr(cutting, "compact", _raise(ZeroDivisionError("a bug")))
     with pytest.raises(ZeroDivisionError, match="a bug"):
         run("prune", bench.program, "-o", "new/net.onnx", "--report", "net.json")
     assert files_in(here) == ["net.json"]

@@ -129,6 +129,7 @@ def test_report_says_what_was_asked_and_what_ran(good: Good, report: Json, bench
         "score original",
         "plan",
         "compact",
+        "reconstruct",
         "export pruned",
         "score pruned",
         "fine-tune",

@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 from cli_making import PRUNECLI, QUICK, Bench, environment, files_in, run, run_apart
 
+from prunecli.cli import app
+
+COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+
 HEAVY = (
     "torch",
     "numpy",
@@ -96,11 +100,12 @@ def _read_all(terminal: int) -> str:
     ("arguments", "code", "said"),
     [
         (["--help"], 0, "Commands"),
-        (["prune", "--help"], 0, "--target-macs"),
+        *(([name, "--help"], 0, f"Usage: prunecli {name}") for name in COMMANDS),
         ([], 0, "Commands"),
         (["--version"], 0, "prunecli 0."),
         (["prune", "net.pt", "--target-macs", "abc"], 2, ""),
         (["prune", "--epochs"], 2, ""),
+        (["inspect", "net.pt", "--input-shape", "1,x"], 2, ""),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
