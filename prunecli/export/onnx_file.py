@@ -57,7 +57,9 @@ def write_onnx(exportable: Exportable, path: Path, metadata: Mapping[str, str]) 
         ModelError: an operator has no ONNX form.
     """
     try:
-        with _silence():
+        # Without gradients, as during capture: with them, attention takes another path, whose
+        # results have other strides than the captured views were made for.
+        with _silence(), torch.no_grad():
             exported = torch.onnx.export(
                 exportable.program,
                 exportable.inputs,
@@ -67,7 +69,7 @@ def write_onnx(exportable: Exportable, path: Path, metadata: Mapping[str, str]) 
             )
     except torch.onnx.errors.OnnxExporterError as error:
         raise ModelError(
-            f"export: this network has no ONNX form: {str(error).splitlines()[0]}",
+            f"export: this network has no ONNX form: {_cause(error)}",
             "report the operator that is named; the .pt2 form of the network may still work",
         ) from error
     assert exported is not None
@@ -76,6 +78,13 @@ def write_onnx(exportable: Exportable, path: Path, metadata: Mapping[str, str]) 
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
     onnx.save(model, path)
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what went wrong first; the exporter wraps it in advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
 
 
 def _clean(model: onnx.ModelProto) -> None:

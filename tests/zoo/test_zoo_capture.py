@@ -1,10 +1,15 @@
 """What real networks contain besides layers: unused heads, index buffers, infinities."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from prunecli.export.onnx_file import make_exportable, write_onnx
 from prunecli.graph.capture import capture
 from prunecli.surgery.oracle import relative
+from zoo_check import apart, leaves, onnx_outputs
 from zoo_entry import Entry, images
 from zoo_run import run
 
@@ -85,3 +90,35 @@ def test_equal_infinities_are_equal_and_others_are_not() -> None:
     assert relative(one, torch.tensor([1.0, 3.0, 2.0])) == torch.inf
     assert relative(one, torch.tensor([1.0, torch.nan, 2.0])) == torch.inf
     assert relative(torch.tensor([torch.nan]), torch.tensor([torch.nan])) == torch.inf
+
+
+class WithBias(nn.Module):
+    """Attention with a learned bias and a mask that depends on the input, merged by a reshape
+    of its transposed result; whether that can be a view depends on the attention's path."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(16, 64) for _ in range(3))
+        self.out = nn.Linear(64, 3)
+        self.bias = nn.Parameter(torch.randn(1, 4, 6, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = x.shape[0]
+        query, key, value = (
+            layer(x).view(batch, 6, 4, 16).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        mask = torch.where(x[:, None, None, 0, :6] > -1.0, self.bias, -9.0)
+        mixed = functional.scaled_dot_product_attention(query, key, value, mask)
+        return self.out(mixed.reshape(batch, -1, 6, 16).transpose(1, 2).reshape(batch, 6, -1))
+
+
+def test_attention_with_a_learned_bias_is_exported(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    captured = capture(WithBias(), (torch.randn(2, 6, 16),))
+    exportable = make_exportable(captured.network, captured.inputs, captured.dynamic_batch)
+    write_onnx(exportable, tmp_path / "model.onnx", {})
+    inputs = (torch.randn(3, 6, 16),)
+    with torch.no_grad():
+        expected = leaves(captured.network(*inputs))
+    assert apart(expected, onnx_outputs(tmp_path / "model.onnx", inputs)) < 1e-5
