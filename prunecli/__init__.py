@@ -2,9 +2,10 @@
 
     import prunecli
     report = prunecli.prune(prunecli.RunConfig(...), prunecli.make_reporter(quiet=True))
+    found = prunecli.inspect(prunecli.ModelConfig(...), prunecli.make_reporter(quiet=True))
 
-The command line is a thin layer over the same `prune`. Importing this package does not import
-torch; the first use of `prune` does.
+The command line is a thin layer over the same functions. Importing this package does not import
+torch; the first use of `prune` or `inspect` does.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from prunecli.parsing import parse_ratio, parse_target
 from prunecli.progress import make_reporter
 
 if TYPE_CHECKING:
-    from prunecli.pipeline import prune
+    from prunecli.pipeline import inspect, prune
 
 __version__ = "0.1.0"
 
@@ -37,6 +38,7 @@ __all__ = [
     "Target",
     "TrainConfig",
     "__version__",
+    "inspect",
     "make_reporter",
     "parse_ratio",
     "parse_target",
@@ -45,8 +47,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "prune":
-        from prunecli.pipeline import prune
+    if name in ("inspect", "prune"):
+        from prunecli import pipeline
 
-        return prune
+        return getattr(pipeline, name)
     raise AttributeError(f"module 'prunecli' has no attribute {name!r}")

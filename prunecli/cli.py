@@ -71,7 +71,7 @@ def errors_as_lines() -> Iterator[None]:
     except PrunecliError as error:
         _fail(error.message, error.hint, error.exit_code)
     except typer.TyperException as error:
-        _fail(error.format_message(), "see: prunecli prune --help", error.exit_code)
+        _fail(error.format_message(), f"see: prunecli {_command_of(error)} --help", error.exit_code)
 
 
 @contextlib.contextmanager
@@ -108,6 +108,14 @@ def _root(
         print(f"prunecli {__version__}")
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help())
+
+
+def _command_of(error: typer.TyperException) -> str:
+    """The command whose flags are wrong; the usual one where even that is not known."""
+    context = getattr(error, "ctx", None)
+    if context is None or context.parent is None:
+        return "prune"
+    return str(context.info_name)
 
 
 @app.command()
@@ -153,10 +161,8 @@ def prune(
 
     Exit codes: 0 good, 1 the result failed verification, 2 wrong input.
     """
-    shape = parse_shape(input_shape) if input_shape is not None else None
-    arguments = parse_model_args(tuple(model_arg or ()))
     config = RunConfig(
-        model=ModelConfig(checkpoint, model, arguments, shape, allow_pickle),
+        model=_model(checkpoint, model, model_arg, input_shape, allow_pickle),
         output=output,
         target=_target(target_macs, target_params, channel_ratio),
         data=_data(data, mean, std, image_size, max_samples, seed),
@@ -175,18 +181,58 @@ def prune(
         _run(config, quiet, as_json)
 
 
-def _run(config: RunConfig, quiet: bool, as_json: bool) -> None:
-    from prunecli.pipeline import prune as run
+@app.command()
+def inspect(
+    checkpoint: options.Checkpoint,
+    model: options.Model = None,
+    model_arg: options.ModelArgs = None,
+    input_shape: options.InputShape = None,
+    allow_pickle: options.AllowPickle = False,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show what could be pruned from CHECKPOINT, without data and without changing anything.
+
+    A table of groups of channels, heads or units that go together, the smallest size that can be
+    reached, and what stays as it is, with the reason.
+
+    Exit codes: 0 good, 1 nothing can be pruned, 2 wrong input.
+    """
+    config = _model(checkpoint, model, model_arg, input_shape, allow_pickle)
+    with interruptible():
+        _run(config, quiet, as_json)
+
+
+def _run(config: RunConfig | ModelConfig, quiet: bool, as_json: bool) -> None:
+    from prunecli import pipeline
     from prunecli.report.as_json import to_json
     from prunecli.report.show import show
 
     # stdout is for the result alone, whatever a model's own code or a library prints.
     with contextlib.redirect_stdout(sys.stderr):
-        report = run(config, make_reporter(quiet))
+        reporter = make_reporter(quiet)
+        report = (
+            pipeline.prune(config, reporter)
+            if isinstance(config, RunConfig)
+            else pipeline.inspect(config, reporter)
+        )
     if as_json:
         sys.stdout.write(to_json(report))
     else:
         show(report, sys.stdout)
+
+
+def _model(
+    checkpoint: Path,
+    factory: str | None,
+    arguments: list[str] | None,
+    input_shape: str | None,
+    allow_pickle: bool,
+) -> ModelConfig:
+    shape = parse_shape(input_shape) if input_shape is not None else None
+    return ModelConfig(
+        checkpoint, factory, parse_model_args(tuple(arguments or ())), shape, allow_pickle
+    )
 
 
 def _target(macs: str | None, params: str | None, ratio: str | None) -> Target:

@@ -41,7 +41,7 @@ def plan(config: RunConfig, captured: Captured, ledger: Ledger, reporter: Report
     with ledger.stage("plan"), reporter.step("analysing and planning"):
         flow = walk(captured)
         coupling = couple(flow)
-        ledger.note(frozen=_frozen_rows(coupling))
+        ledger.note(frozen=frozen_rows(coupling))
         batch = captured.inputs[0].shape[0]
         costs = cost_model(captured.network, flow, coupling, batch)
         seed = config.train.seed
@@ -52,7 +52,8 @@ def plan(config: RunConfig, captured: Captured, ledger: Ledger, reporter: Report
     return Planned(flow, coupling, costs, chosen)
 
 
-def _frozen_rows(coupling: Coupling) -> tuple[record.FrozenRow, ...]:
+def frozen_rows(coupling: Coupling) -> tuple[record.FrozenRow, ...]:
+    """What stays as it is, for the report."""
     return tuple(
         record.FrozenRow(item.layers, item.why.reason, item.why.operator or None)
         for item in coupling.frozen

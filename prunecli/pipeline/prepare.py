@@ -97,7 +97,7 @@ def _capture(config: RunConfig, loaded: LoadedModel, data: DataSet | None) -> Ca
     else:
         raise ConfigError(
             "model: the shape of its input is not known",
-            "give --input-shape 1,3,224,224 (batch, channels, height, width), or --data",
+            "give --input-shape 1,3,224,224 (batch, channels, height, width), or prune with --data",
         )
     return capture(loaded.module, _inputs(loaded.module, shape))
 

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from prunecli.report.inspection import Inspection
 from prunecli.report.record import SCHEMA_VERSION, Report
 
 
-def to_json(report: Report) -> str:
+def to_json(report: Report | Inspection) -> str:
     """The report as indented JSON.
 
     Keys stand in the order of the records' fields. `not_finite` lists the paths, such as

@@ -151,12 +151,19 @@ def _scoring(report: Report) -> list[str]:
 
 
 def _frozen(report: Report) -> list[str]:
+    if not report.frozen and not report.groups:
+        return []  # Not known yet.
+    return frozen_lines(report.frozen)
+
+
+def frozen_lines(frozen: tuple[FrozenRow, ...]) -> list[str]:
+    """What stays as it is, one line for each cause."""
     by_cause: dict[tuple[str, str | None], dict[str, None]] = {}
-    for row in report.frozen:
+    for row in frozen:
         layers = by_cause.setdefault((row.reason, row.operator), {})
         layers.update(dict.fromkeys(row.layers))
     if not by_cause:
-        return ["frozen: nothing"] if report.groups else []
+        return ["frozen: nothing"]
     return [
         _frozen_line(FrozenRow(tuple(layers), reason, operator))
         for (reason, operator), layers in by_cause.items()

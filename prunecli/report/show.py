@@ -3,6 +3,7 @@
 Stage: report. In: a report, a stream. Out: text on that stream. Never decides what is said.
 """
 
+from dataclasses import dataclass
 from typing import Literal, TextIO
 
 from rich import box
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from prunecli.report.inspection import Inspection, inspection_cells, inspection_lines
 from prunecli.report.lines import dry_run_lines, result_lines
 from prunecli.report.record import Report
 from prunecli.report.table import Cells, plan, results, transposed
@@ -19,7 +21,20 @@ _GAP = "  "
 _ANY_WIDTH = 100_000
 
 
-def show(report: Report, stream: TextIO) -> None:
+@dataclass(frozen=True)
+class _Content:
+    """What is printed.
+
+    Attributes:
+        may_turn: whether the table has so few rows that it can stand on its side.
+    """
+
+    cells: Cells | None
+    lines: tuple[str, ...]
+    may_turn: bool
+
+
+def show(report: Report | Inspection, stream: TextIO) -> None:
     """Print the report to `stream`: drawn when that is a terminal, plain otherwise.
 
     Plain text has no fixed width, whatever COLUMNS or a CI system's variables say.
@@ -30,31 +45,34 @@ def show(report: Report, stream: TextIO) -> None:
         stream.write(to_text(report))
 
 
-def to_text(report: Report) -> str:
+def to_text(report: Report | Inspection) -> str:
     """The whole report as aligned plain text, one line per fact."""
-    cells, lines = _content(report)
-    parts = [*([*_plain_table(cells), ""] if cells is not None else []), *lines]
+    content = _content(report)
+    table = [*_plain_table(content.cells), ""] if content.cells is not None else []
+    parts = [*table, *content.lines]
     return "\n".join(parts) + "\n"
 
 
-def draw(report: Report, console: Console) -> None:
+def draw(report: Report | Inspection, console: Console) -> None:
     """The report on a terminal; a table that is too wide is turned on its side."""
-    cells, lines = _content(report)
-    if cells is not None:
-        table = _rich_table(cells)
-        if not report.dry_run and _natural_width(table, console) > console.width:
-            table = _rich_table(transposed(cells))
+    content = _content(report)
+    if content.cells is not None:
+        table = _rich_table(content.cells)
+        if content.may_turn and _natural_width(table, console) > console.width:
+            table = _rich_table(transposed(content.cells))
         console.print(table)
         console.print()
-    for line in lines:
+    for line in content.lines:
         style = "yellow" if line.startswith(("WARNING", "FAILED", "status:")) else None
         console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def _content(report: Report) -> tuple[Cells | None, tuple[str, ...]]:
+def _content(report: Report | Inspection) -> _Content:
+    if isinstance(report, Inspection):
+        return _Content(inspection_cells(report), inspection_lines(report), may_turn=False)
     if report.dry_run:
-        return plan(report), dry_run_lines(report)
-    return results(report), result_lines(report)
+        return _Content(plan(report), dry_run_lines(report), may_turn=False)
+    return _Content(results(report), result_lines(report), may_turn=True)
 
 
 def _plain_table(cells: Cells) -> list[str]:

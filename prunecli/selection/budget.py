@@ -67,19 +67,8 @@ def select(
         NothingToPruneError: no unit may go.
         TargetError: more must stay than the target allows.
     """
-    if coupling.count == 0:
-        raise NothingToPruneError(
-            "network: nothing can be pruned: " + _why_frozen(coupling),
-            "see the frozen layers and reasons in the report",
-        )
+    fine = finest_steps(coupling, scores)
     steps = make_steps(coupling, scores, FLOOR_SHARE, round_to)
-    fine = make_steps(coupling, scores, FLOOR_SHARE, 1)
-    if fine.never.all():
-        raise NothingToPruneError(
-            "network: nothing can be pruned: whatever goes would empty a layer, or break the "
-            "groups of another",
-            "see the frozen layers and reasons in the report",
-        )
     everything = np.ones(coupling.count, dtype=np.bool_)
     original = _amount(target.quantity, model, everything)
     ruler = _Ruler(target.quantity, model, original, target.limit(original))
@@ -91,6 +80,25 @@ def select(
     if ruler.room(keep) > CLOSE_SHARE and steps is not fine:
         keep = _fill(ruler, coupling, fine, keep)
     return _plan(coupling, model, keep, scores, target, criterion, seed)
+
+
+def finest_steps(coupling: Coupling, scores: Scores) -> Steps:
+    """Steps of as few units as can go at once.
+
+    Raises:
+        NothingToPruneError: no unit may go.
+    """
+    hint = "see the frozen layers and reasons in the report"
+    if coupling.count == 0:
+        raise NothingToPruneError("network: nothing can be pruned: " + _why_frozen(coupling), hint)
+    steps = make_steps(coupling, scores, FLOOR_SHARE)
+    if steps.never.all():
+        raise NothingToPruneError(
+            "network: nothing can be pruned: whatever goes would empty a layer, or break the "
+            "groups of another",
+            hint,
+        )
+    return steps
 
 
 def smallest(coupling: Coupling, model: CostModel, scores: Scores) -> Cost:

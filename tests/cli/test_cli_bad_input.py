@@ -195,7 +195,7 @@ MODELS = [
     case(
         "{weights} --model {net}",
         "model: the shape of its input is not known",
-        "give --input-shape 1,3,224,224 (batch, channels, height, width), or --data",
+        "give --input-shape 1,3,224,224 (batch, channels, height, width), or prune with --data",
         "shape unknown",
     ),
     case(
