@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from prunecli.measure.torchvision_ops import declare_missing_operators
+from prunecli.compat import declare_missing_operators
 
 Inputs = tuple[Tensor, ...] | dict[str, Tensor]
 

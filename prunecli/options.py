@@ -34,7 +34,8 @@ Model = Annotated[
     str | None,
     typer.Option(
         metavar="FILE.py:factory",
-        help="Builds the network for a state dict: FILE.py:factory or package.module:factory.",
+        help="Builds the network for a state dict: FILE.py:factory, package.module:factory, "
+        "or an architecture's name: timm:NAME, torchvision:NAME.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "prunecli"
 LAYERS = (
     ("errors",),
     ("config",),
-    ("parsing", "files", "progress"),
+    ("parsing", "files", "progress", "compat"),
     ("loading", "data"),
     ("graph",),
     ("importance",),

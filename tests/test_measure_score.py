@@ -11,10 +11,10 @@ import pytest
 import torch
 from test_measure_session import WEIGHT, examples, write_linear
 
+from prunecli.compat import _compiled_part_loads, declare_missing_operators
 from prunecli.errors import DataError, ModelError, VerificationError
 from prunecli.measure.score import Score, score_file
 from prunecli.measure.session import Array
-from prunecli.measure.torchvision_ops import _compiled_part_loads, declare_missing_operators
 from prunecli.progress import SilentReporter
 
 
@@ -207,9 +207,9 @@ def test_a_compiled_part_that_does_not_load(tmp_path: Path) -> None:
 def test_without_torchvision_nothing_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
     declared: list[object] = []
     monkeypatch.delitem(sys.modules, "torchvision", raising=False)
-    monkeypatch.setattr("prunecli.measure.torchvision_ops.find_spec", lambda _name: None)
+    monkeypatch.setattr("prunecli.compat.find_spec", lambda _name: None)
     monkeypatch.setattr(torch.ops, "torchvision", object())
-    monkeypatch.setattr("prunecli.measure.torchvision_ops._declared", declared)
+    monkeypatch.setattr("prunecli.compat._declared", declared)
     declare_missing_operators()
     assert declared == []
 

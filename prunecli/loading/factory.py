@@ -1,6 +1,7 @@
 """Building the network from the user's own code.
 
-Stage: loading. In: `FILE.py:factory` or `package.module:factory` and its arguments as text.
+Stage: loading. In: `FILE.py:factory`, `package.module:factory` or an architecture's name such as
+`timm:resnet26d` (see `library`), and its arguments as text.
 Out: an `nn.Module`. Never reads weights, never writes beside the user's files.
 """
 
@@ -19,6 +20,7 @@ import torch
 from torch import nn
 
 from prunecli.errors import ConfigError, ModelError
+from prunecli.loading.library import LIBRARIES, library_factory
 from prunecli.loading.usercode import user_code
 
 SPEC_HINT = "e.g. --model net.py:build or --model torchvision.models:resnet18"
@@ -34,7 +36,7 @@ def build_module(
     """Import the factory, call it, check what it returns.
 
     Args:
-        spec: `FILE.py:factory` or `package.module:factory`.
+        spec: `FILE.py:factory`, `package.module:factory`, `timm:NAME` or `torchvision:NAME`.
         args: keyword arguments as text; see `parse_value`.
         near: folders to import from besides those already importable.
 
@@ -50,8 +52,7 @@ def build_module(
     folders = (Path(where).resolve().parent, *near) if is_file else near
     hint = "run this code on its own to find the cause; --model-arg key=value passes arguments"
     with user_code(f"--model {spec}", folders, hint):
-        source = _import_file(spec, Path(where)) if is_file else _import_module(spec, where)
-        factory = _attribute(spec, source, name)
+        factory = _factory(spec, where, name, is_file)
         if isinstance(factory, nn.Module):
             built: object = factory
             parameters: Parameters = {}
@@ -60,6 +61,15 @@ def build_module(
             parameters = _check_arguments(spec, factory, values)
             built = factory(**values)
     return _check_module(spec, built), parameters
+
+
+def _factory(spec: str, where: str, name: str, is_file: bool) -> Any:
+    if where in LIBRARIES:
+        found = library_factory(spec, where, name)
+        if found is not None:
+            return found
+    source = _import_file(spec, Path(where)) if is_file else _import_module(spec, where)
+    return _attribute(spec, source, name)
 
 
 def parse_value(text: str) -> object:

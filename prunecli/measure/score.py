@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 import torch
 
+from prunecli.compat import declare_missing_operators
 from prunecli.errors import DataError, ModelError, VerificationError
 from prunecli.measure.session import Array, Executor, open_session, predict
-from prunecli.measure.torchvision_ops import declare_missing_operators
 from prunecli.progress import Reporter, Step
 
 declare_missing_operators()

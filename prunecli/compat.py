@@ -1,9 +1,9 @@
-"""Lets torchmetrics be imported beside a torchvision whose compiled part does not load.
+"""Lets torchvision be imported where its compiled part does not load.
 
-Stage: measure. torchmetrics imports torchvision wherever it is installed. A CPU-only torch next to
-torchvision's CUDA build (which is what the package registry serves on Linux) fails in that import:
-two operators that torchvision describes do not exist. Declaring them is enough. Never touches a
-torchvision that works.
+Stage: below loading. torchmetrics and timm import torchvision wherever it is installed. A CPU-only
+torch next to torchvision's CUDA build (which is what the package registry serves on Linux) fails in
+that import: two operators that torchvision describes do not exist. Declaring them is enough. Never
+touches a torchvision that works.
 """
 
 import sys
