@@ -104,7 +104,8 @@ def _trouble(code: int, errors: str) -> str:
     """The cause of a worker's death in one line: its exception, or the signal."""
     if code < 0:
         return f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
-    lines = [text for text in errors.splitlines() if re.match(r"[\w.]+(Error|Exception)\b", text)]
+    # A line that names a class: what stands before the first colon has no blanks.
+    lines = [text for text in errors.splitlines() if re.match(r"[A-Za-z_][\w.]*(: |$)", text)]
     return lines[-1][:300] if lines else f"exit code {code}"
 
 

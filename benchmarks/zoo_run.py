@@ -169,9 +169,9 @@ def _compare_eager(
     # The counter's hooks fail on inputs of modules that want gradients.
     model.requires_grad_(False)
     network.requires_grad_(False)
-    with torch.no_grad(), _counter() as original:
+    with torch.no_grad(), _counter(model) as original:
         expected = leaves(call(model, inputs))
-    with torch.no_grad(), _counter() as pruned:
+    with torch.no_grad(), _counter(model) as pruned:
         found = leaves(network(*_positional(inputs)))
     counted = original.get_total_flops()
     recorder.note(
@@ -180,14 +180,18 @@ def _compare_eager(
     )
 
 
-def _counter() -> FlopCounterMode:
-    """PyTorch's counter, which knows attention on other devices only."""
+@contextmanager
+def _counter(model: nn.Module) -> Iterator[FlopCounterMode]:
+    """PyTorch's counter, which does not know the fused kernels of attention and LSTM here."""
 
     def attention(query: Any, key: Any, value: Any, *rest: Any, **more: Any) -> int:
         return sdpa_flop_count(query, key, value)
 
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return FlopCounterMode(display=False, custom_mapping={kernel: attention})
+    counter = FlopCounterMode(display=False, custom_mapping={kernel: attention})
+    fused = any(isinstance(layer, nn.LSTM) for layer in model.modules())
+    with torch.backends.mkldnn.flags(enabled=not fused), counter:
+        yield counter
 
 
 def _norm_is_cut(kept: Kept) -> bool:

@@ -189,6 +189,11 @@ def test_every_family_has_distinct_names() -> None:
         (-11, "", "killed by signal 11"),
         (1, 'Traceback\n  File "x"\nValueError: no\n', "ValueError: no"),
         (1, "a\ntorch._dynamo.exc.UserError: two\n  more\n", "torch._dynamo.exc.UserError: two"),
+        (
+            1,
+            "Traceback\n  x = 1\nonnxruntime.capi.Fail: [one] two\n",
+            "onnxruntime.capi.Fail: [one] two",
+        ),
         (3, "nothing said", "exit code 3"),
     ],
 )
