@@ -369,7 +369,7 @@ NUMBERS = [
     case(
         GOOD + " --lr 0",
         "--lr: a positive number is needed, got 0",
-        "leave --lr out for 0.02",
+        "leave --lr out for …",
         "rate 0",
     ),
     case(
