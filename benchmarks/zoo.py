@@ -4,6 +4,7 @@
     python benchmarks/zoo.py --core                     the set that every change is checked against
     python benchmarks/zoo.py --family timm --filter vit
     python benchmarks/zoo.py --json zoo.json            the same, for machines
+    python benchmarks/zoo.py --json zoo.json --resume   go on where that one was stopped
 
 Each network runs in a process of its own, one after another; a crash costs one row. A row is
 printed when its network is done. Exit code 1 if a network failed.
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from zoo_entry import Entry
 from zoo_registry import FAMILIES
-from zoo_row import Row, read
+from zoo_row import Row, from_json, read
 from zoo_table import LEGEND, heading, line, totals
 
 WORKER = Path(__file__).with_name("zoo_run.py")
@@ -37,9 +38,10 @@ def main() -> int:
         return 2
     width = max(len(entry.name) for _, entry in chosen)
     rows: list[Row] = []
+    known = _known(options.json) if options.resume else {}
     print(heading(width), flush=True)
     for family, entry in chosen:
-        row = _run(family, entry.name, options)
+        row = known.get((family, entry.name)) or _run(family, entry.name, options)
         rows.append(row)
         print(line(row, width), flush=True)
         if options.json is not None:
@@ -56,13 +58,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--filter", metavar="X", default="", help="names that match this pattern")
     parser.add_argument("--core", action="store_true", help="the core set only")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all that is known here")
+    parser.add_argument("--resume", action="store_true", help="keep the rows of the JSON file")
     parser.add_argument(
         "--timeout", metavar="S", type=float, default=1800.0, help="seconds per model (1800)"
     )
     parser.add_argument(
         "--memory", metavar="GIB", type=float, default=16.0, help="memory per model (16)"
     )
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.resume and options.json is None:
+        parser.error("--resume needs --json FILE")
+    return options
 
 
 def _chosen(options: argparse.Namespace) -> Iterator[tuple[str, Entry]]:
@@ -107,6 +113,14 @@ def _trouble(code: int, errors: str) -> str:
     # A line that names a class: what stands before the first colon has no blanks.
     lines = [text for text in errors.splitlines() if re.match(r"[A-Za-z_][\w.]*(: |$)", text)]
     return lines[-1][:300] if lines else f"exit code {code}"
+
+
+def _known(path: Path) -> dict[tuple[str, str], Row]:
+    """Rows of an earlier run."""
+    if not path.exists():
+        return {}
+    rows = [from_json(item) for item in json.loads(path.read_text(encoding="utf-8"))["rows"]]
+    return {(row.family, row.name): row for row in rows}
 
 
 def _write(path: Path, rows: Sequence[Row]) -> None:

@@ -116,8 +116,12 @@ def write(row: Row, path: Path) -> None:
 
 def read(path: Path) -> Row:
     """What `write` stored."""
+    return from_json(json.loads(path.read_text(encoding="utf-8")))
+
+
+def from_json(record: Mapping[str, Any]) -> Row:
+    """What `Row.to_json` made."""
     known = {item.name for item in fields(Row)}
-    record = json.loads(path.read_text(encoding="utf-8"))
     lists = ("batches", "frozen", "unknown")
     values: dict[str, Any] = {key: value for key, value in record.items() if key in known}
     return Row(**{**values, **{key: tuple(values[key]) for key in lists}})

@@ -1,5 +1,6 @@
 """The zoo itself: it must notice what is wrong, and survive what crashes."""
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -228,6 +229,21 @@ def test_a_crash_costs_one_row(
     assert "2 models: 0 at half of their MACs, 0 in part, 2 failed; 2 captured" in lines
     assert '"status": "FAIL"' in result.read_text()
     assert run_zoo(monkeypatch, worker, ["--family", "recurrent", "--filter", "nothing"]) == 2
+
+
+def test_resume_keeps_what_is_known(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    result = tmp_path / "zoo.json"
+    known = replace(GOOD, family="recurrent", name="gru_1")
+    result.write_text(json.dumps({"rows": [known.to_json()]}))
+    worker = tmp_path / "worker.py"
+    worker.write_text("raise MemoryError('run again')")
+    arguments = ["--family", "recurrent", "--filter", "^gru_.$", "--json", str(result), "--resume"]
+    assert run_zoo(monkeypatch, worker, arguments) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == zoo_table.line(known, 5)
+    assert lines[2].endswith("start: MemoryError: run again")
 
 
 def run_zoo(monkeypatch: pytest.MonkeyPatch, worker: Path, arguments: Sequence[str]) -> int:
