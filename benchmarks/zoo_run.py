@@ -8,8 +8,9 @@ What is known is stored after each stage, so that a crash loses nothing. BYTES b
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -190,8 +191,12 @@ def _counter(model: nn.Module) -> Iterator[FlopCounterMode]:
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     counter = FlopCounterMode(display=False, custom_mapping={kernel: attention})
     fused = any(isinstance(layer, nn.LSTM) for layer in model.modules())
-    with torch.backends.mkldnn.flags(enabled=not fused), counter:
-        yield counter
+    with warnings.catch_warnings():
+        # Switching oneDNN off makes torch speak of another vendor's GPUs.
+        warnings.filterwarnings("ignore", "TF32 acceleration", UserWarning)
+        switch = torch.backends.mkldnn.flags(enabled=False) if fused else nullcontext()
+        with switch, counter:
+            yield counter
 
 
 def _norm_is_cut(kept: Kept) -> bool:
