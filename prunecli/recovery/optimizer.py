@@ -12,7 +12,7 @@ from torch import nn
 from prunecli.config import OptimizerName, ScheduleName, TrainConfig
 from prunecli.errors import ConfigError, ModelError
 
-DEFAULT_LR = {OptimizerName.SGD: 0.04, OptimizerName.ADAMW: 1e-3}
+DEFAULT_LR = {OptimizerName.SGD: 0.04, OptimizerName.ADAMW: 2e-3}
 """Peak learning rates for fine-tuning a network that has just lost a part of itself."""
 
 WARM_UP = 0.1
