@@ -183,7 +183,7 @@ def _compare_eager(
 
 @contextmanager
 def _counter(model: nn.Module) -> Iterator[FlopCounterMode]:
-    """PyTorch's counter, which does not know the fused kernels of attention and LSTM here."""
+    """PyTorch's counter, with fused kernels switched off or made known to it."""
 
     def attention(query: Any, key: Any, value: Any, *rest: Any, **more: Any) -> int:
         return sdpa_flop_count(query, key, value)
@@ -195,8 +195,10 @@ def _counter(model: nn.Module) -> Iterator[FlopCounterMode]:
         # Switching oneDNN off makes torch speak of another vendor's GPUs.
         warnings.filterwarnings("ignore", "TF32 acceleration", UserWarning)
         switch = torch.backends.mkldnn.flags(enabled=False) if fused else nullcontext()
+        torch.backends.mha.set_fastpath_enabled(False)
         with switch, counter:
             yield counter
+        torch.backends.mha.set_fastpath_enabled(True)
 
 
 def _norm_is_cut(kept: Kept) -> bool:

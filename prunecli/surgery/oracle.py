@@ -145,9 +145,14 @@ class _Masked(Stepper):
         if not isinstance(value, Value) or not isinstance(result, Tensor):
             return
         for field in value.fields:
-            mask = self.kept.mask(field)
-            if not mask.all():
-                _once(result).masked_fill_(torch.from_numpy(~mask), 0)
+            gone = ~self.kept.mask(field)
+            if gone.any():
+                shown = _once(result)
+                # What is shown at many places is zeroed only if all of them are removed.
+                for axis, extent in enumerate(shown.shape):
+                    if extent == 1:
+                        gone = gone.all(axis=axis, keepdims=True)
+                shown.masked_fill_(torch.from_numpy(gone), 0)
 
     def _masked(self, node: fx.Node) -> Any:
         tensor = attribute(self.module, str(node.target))  # type: ignore[arg-type]

@@ -122,3 +122,21 @@ def test_attention_with_a_learned_bias_is_exported(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = leaves(captured.network(*inputs))
     assert apart(expected, onnx_outputs(tmp_path / "model.onnx", inputs)) < 1e-5
+
+
+class WithCosine(nn.Module):
+    """Heads of unit length, as in Swin's second version: the norm is spread over the head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.value = nn.Linear(16, 64), nn.Linear(16, 64)
+        self.out = nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, value = self.query(x).view(-1, 6, 4, 16), self.value(x).view(-1, 6, 4, 16)
+        return self.out((functional.normalize(query, dim=-1) * value).flatten(2))
+
+
+def test_a_value_spread_over_removed_places_is_compared() -> None:
+    row = run("text", Entry("cosine", WithCosine, images(6, 16)))
+    assert (row.stage, row.why, row.status) == ("done", "", "ok")
