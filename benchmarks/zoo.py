@@ -112,7 +112,8 @@ def _trouble(code: int, errors: str) -> str:
         return f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
     # A line that names a class: what stands before the first colon has no blanks.
     lines = [text for text in errors.splitlines() if re.match(r"[A-Za-z_][\w.]*(: |$)", text)]
-    return lines[-1][:300] if lines else f"exit code {code}"
+    # The temporary folder differs from run to run.
+    return re.sub(r"\S*/(?=model\.onnx)", "", lines[-1])[:300] if lines else f"exit code {code}"
 
 
 def _known(path: Path) -> dict[tuple[str, str], Row]:
