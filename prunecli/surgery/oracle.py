@@ -145,14 +145,14 @@ class _Masked(Stepper):
         if not isinstance(value, Value) or not isinstance(result, Tensor):
             return
         for field in value.fields:
-            gone = ~self.kept.mask(field)
-            if gone.any():
+            gone = torch.from_numpy(~self.kept.mask(field))
+            if bool(gone.any()):
                 shown = _once(result)
                 # What is shown at many places is zeroed only if all of them are removed.
                 for axis, extent in enumerate(shown.shape):
                     if extent == 1:
-                        gone = gone.all(axis=axis, keepdims=True)
-                shown.masked_fill_(torch.from_numpy(gone), 0)
+                        gone = gone.all(dim=axis, keepdim=True)
+                shown.masked_fill_(gone, 0)
 
     def _masked(self, node: fx.Node) -> Any:
         tensor = attribute(self.module, str(node.target))  # type: ignore[arg-type]
