@@ -19,7 +19,7 @@ PACKAGE = ROOT / "prunecli"
 LAYERS = (
     ("errors",),
     ("config",),
-    ("parsing", "files", "progress", "compat"),
+    ("parsing", "files", "progress", "compat", "runtime"),
     ("loading", "data"),
     ("graph",),
     ("importance",),

@@ -12,19 +12,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from onnxruntime.capi.onnxruntime_pybind11_state import (
-    EPFail,
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-    NotImplemented,
-    RuntimeException,
-)
 from torch import Tensor, fx
 
 from prunecli.errors import VerificationError
 from prunecli.export.onnx_file import Exportable, initializer_elements
+from prunecli.runtime import RUNTIME_ERRORS, first_line
 
 BATCHES = (1, 3)
 """Two batch sizes, neither the one used during capture."""
@@ -32,17 +24,6 @@ BATCHES = (1, 3)
 SHRINK_SHARE = 0.9
 """Of the parameters that the plan removes, so many must be missing from the file. Not all: the
 exporter folds batch norms into convolutions, in the original as well."""
-
-# onnxruntime's errors share no base class below Exception.
-_RUNTIME_ERRORS = (
-    EPFail,
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-    NotImplemented,
-    RuntimeException,
-)
 
 
 @dataclass(frozen=True)
@@ -115,9 +96,9 @@ def _open(path: Path) -> onnxruntime.InferenceSession:
 def _refusals(what: str) -> Iterator[None]:
     try:
         yield
-    except _RUNTIME_ERRORS as error:
+    except RUNTIME_ERRORS as error:
         raise VerificationError(
-            f"export: onnxruntime cannot {what}: {str(error).strip().splitlines()[0]}",
+            f"export: onnxruntime cannot {what}: {first_line(error)}",
             "no file was written; report the operator that is named",
         ) from error
 

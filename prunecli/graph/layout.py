@@ -66,6 +66,7 @@ class _Shape:
 def settle(root: LabelArray, frozen: Bools, grids: list[Grid]) -> Layout:
     """Choose a cut for every grid."""
     layout = Layout()
+    ranked: list[_Shape] = []
     for cluster in _clusters(root, _merged(root, grids)):
         choice = _choose(root, frozen, cluster)
         for shape, cut in zip(cluster, choice, strict=True):
@@ -75,11 +76,12 @@ def settle(root: LabelArray, frozen: Bools, grids: list[Grid]) -> Layout:
             kind = shape.kinds.get(shape.roots.ndim - 1 if cut == RANKED else cut)
             if kind is not None:
                 layout.kinds.setdefault(kind, []).append(np.unique(shape.roots))
-        ranked = [shape for shape, cut in zip(cluster, choice, strict=True) if cut == RANKED]
-        after = components(root.size, [(np.arange(root.size), root), *layout.ties])
-        rows, ties = _rank_classes(after, ranked)
-        layout.rank_rows.extend(rows)
-        layout.ties.extend(ties)
+            if cut == RANKED:
+                ranked.append(shape)
+    after = components(root.size, [(np.arange(root.size), root), *layout.ties])
+    rows, ties = _rank_classes(after, ranked)
+    layout.rank_rows.extend(rows)
+    layout.ties.extend(ties)
     return layout
 
 

@@ -11,32 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import (
-    EPFail,
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-    NoSuchFile,
-    NotImplemented,
-    RuntimeException,
-)
 
 from prunecli.errors import ModelError
+from prunecli.runtime import RUNTIME_ERRORS, first_line
 
 Array = NDArray[Any]
 
-# onnxruntime's errors share no base class below Exception.
-_RUNTIME_ERRORS = (
-    EPFail,
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-    NoSuchFile,
-    NotImplemented,
-    RuntimeException,
-)
 _LOG_ERRORS_ONLY = 3
 
 
@@ -85,10 +65,10 @@ class OnnxSession:
         """
         try:
             outputs = self.runtime.run(None, {self.input.name: batch})
-        except _RUNTIME_ERRORS as error:
+        except RUNTIME_ERRORS as error:
             raise ModelError(
                 f"{self.path}: must run on input of shape {tuple(batch.shape)}, "
-                f"got: {_first_line(error)}",
+                f"got: {first_line(error)}",
                 "check --input-shape",
             ) from error
         return np.asarray(outputs[0])
@@ -115,8 +95,8 @@ def open_session(path: Path, threads: int | None) -> OnnxSession:
         runtime = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-    except _RUNTIME_ERRORS as error:
-        raise ModelError(f"{path}: onnxruntime must load it, got: {_first_line(error)}") from error
+    except RUNTIME_ERRORS as error:
+        raise ModelError(f"{path}: onnxruntime must load it, got: {first_line(error)}") from error
     inputs = runtime.get_inputs()
     if len(inputs) != 1:
         names = ", ".join(found.name for found in inputs) or "none"
@@ -153,7 +133,3 @@ def predict(executor: Executor, examples: Array) -> Array:
         chunk = examples[start : start + size]
         outputs.append(executor.run(fit_batch(chunk, size))[: len(chunk)])
     return np.concatenate(outputs)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -48,19 +48,19 @@ class Ledger:
         start = time.monotonic()
         try:
             yield
-        except PrunecliError as error:
-            self.note(status=f"failed: {name}: {error.message}")
-            self.write()
-            raise
-        except KeyboardInterrupt:
-            self.note(status=f"interrupted: {name}")
-            self.write()
-            raise
         except BaseException as error:
-            # A bug. It goes on to the user as it is; the report only says where it struck.
-            self.note(status=f"crashed: {name}: {type(error).__name__}")
+            # Whatever it is goes on as it is; the report only says where the run ended, and how.
+            self.note(status=_ending(name, error))
             self.write()
             raise
         seconds = round(time.monotonic() - start, 3)
         self.note(stages=(*self.report.stages, Stage(name, seconds)))
         self.write()
+
+
+def _ending(name: str, error: BaseException) -> str:
+    if isinstance(error, PrunecliError):
+        return f"failed: {name}: {error.message}"
+    if isinstance(error, KeyboardInterrupt):
+        return f"interrupted: {name}"
+    return f"crashed: {name}: {type(error).__name__}"

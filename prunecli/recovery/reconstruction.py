@@ -33,7 +33,11 @@ RIDGE = 1e-3
 ROWS_PER_UNKNOWN = 150
 """Input rows used per unknown of a layer; more cost time and change little."""
 
-FEWEST_ROWS = 20_000
+FEWEST_ROWS, MOST_ROWS = 20_000, 80_000
+"""Bounds on that, since the work grows with the square of the unknowns."""
+
+LEAST_PER_UNKNOWN = 16
+"""Even then a large layer gets this many rows per unknown."""
 
 LIVE_BYTES = 2 << 30
 """Most memory for the activations of all examples."""
@@ -199,7 +203,8 @@ def _rows(
     layer: _Layer, source: Tensor, target: Tensor, unknowns: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs (groups, rows, unknowns), (groups, rows, outputs): a random part of all positions."""
-    wanted = max(FEWEST_ROWS, ROWS_PER_UNKNOWN * unknowns)
+    enough = min(ROWS_PER_UNKNOWN * unknowns, MOST_ROWS)
+    wanted = max(FEWEST_ROWS, enough, LEAST_PER_UNKNOWN * unknowns)
     if layer.node.target is _LINEAR:
         flat, out = source.reshape(-1, source.shape[-1]), target.reshape(-1, target.shape[-1])
         picked = torch.randperm(len(flat), generator=generator)[:wanted]
