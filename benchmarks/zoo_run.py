@@ -23,10 +23,11 @@ import zoo_memory
 from prunecli.config import Criterion, Quantity, RunConfig, Target
 from prunecli.errors import ModelError, PrunecliError
 from prunecli.export.onnx_file import make_exportable, write_onnx
-from prunecli.graph.capture import EXAMPLE_BATCH, Captured, capture
+from prunecli.graph.capture import Captured, capture
 from prunecli.graph.cost import CostModel, cost_model
 from prunecli.graph.coupling import Coupling, couple
 from prunecli.graph.fields import Value
+from prunecli.graph.inputs import EXAMPLE_BATCH, Example, positional
 from prunecli.graph.walk import Flow, walk
 from prunecli.importance.criteria import score_units
 from prunecli.selection.budget import select, smallest
@@ -105,7 +106,7 @@ def _stages(entry: Entry, recorder: Recorder) -> None:
     recorder.note(model_bytes=_bytes(model))
     inputs = entry.feed(model, EXAMPLE_BATCH, generator)
     with recorder.stage("capture"):
-        captured = capture(model, _positional(inputs))
+        captured = capture(model, _example(inputs))
     recorder.note(captured=True, dynamic_batch=captured.dynamic_batch)
     with recorder.stage("analysis"):
         flow = walk(captured)
@@ -128,7 +129,7 @@ def _stages(entry: Entry, recorder: Recorder) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         with recorder.stage("export"):
-            exportable = make_exportable(network, captured.inputs, captured.dynamic_batch)
+            exportable = make_exportable(network, captured)
             write_onnx(exportable, path, {})
         with recorder.stage("onnx"):
             _compare_onnx(entry, model, network, captured.dynamic_batch, path, recorder)
@@ -234,10 +235,13 @@ def _compare_onnx(
     recorder.note(onnx=worst, same_shape=same_shape, batches=batches)
 
 
+def _example(inputs: Inputs) -> Example:
+    names = tuple(inputs) if isinstance(inputs, dict) else ()
+    return replace(positional(_positional(inputs)), names=names)
+
+
 def _positional(inputs: Inputs) -> tuple[torch.Tensor, ...]:
-    if isinstance(inputs, dict):
-        raise ModelError("model: inputs by name cannot be captured yet", "give them by position")
-    return inputs
+    return tuple(inputs.values()) if isinstance(inputs, dict) else inputs
 
 
 def _reason(item: Any) -> str:

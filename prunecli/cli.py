@@ -34,6 +34,7 @@ from prunecli.config import (
 from prunecli.errors import ConfigError, PrunecliError
 from prunecli.parsing import (
     parse_floats,
+    parse_inputs,
     parse_model_args,
     parse_ratio,
     parse_shape,
@@ -124,6 +125,7 @@ def prune(
     model: options.Model = None,
     model_arg: options.ModelArgs = None,
     input_shape: options.InputShape = None,
+    inputs: options.Inputs = None,
     allow_pickle: options.AllowPickle = False,
     data: options.Data = None,
     mean: options.Mean = None,
@@ -162,7 +164,7 @@ def prune(
     Exit codes: 0 good, 1 the result failed verification, 2 wrong input.
     """
     config = RunConfig(
-        model=_model(checkpoint, model, model_arg, input_shape, allow_pickle),
+        model=_model(checkpoint, model, model_arg, input_shape, inputs, allow_pickle),
         output=output,
         target=_target(target_macs, target_params, channel_ratio),
         data=_data(data, mean, std, image_size, max_samples, seed),
@@ -187,6 +189,7 @@ def inspect(
     model: options.Model = None,
     model_arg: options.ModelArgs = None,
     input_shape: options.InputShape = None,
+    inputs: options.Inputs = None,
     allow_pickle: options.AllowPickle = False,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
@@ -198,7 +201,7 @@ def inspect(
 
     Exit codes: 0 good, 1 nothing can be pruned, 2 wrong input.
     """
-    config = _model(checkpoint, model, model_arg, input_shape, allow_pickle)
+    config = _model(checkpoint, model, model_arg, input_shape, inputs, allow_pickle)
     with interruptible():
         _run(config, quiet, as_json)
 
@@ -227,11 +230,16 @@ def _model(
     factory: str | None,
     arguments: list[str] | None,
     input_shape: str | None,
+    inputs: list[str] | None,
     allow_pickle: bool,
 ) -> ModelConfig:
-    shape = parse_shape(input_shape) if input_shape is not None else None
     return ModelConfig(
-        checkpoint, factory, parse_model_args(tuple(arguments or ())), shape, allow_pickle
+        checkpoint,
+        factory,
+        parse_model_args(tuple(arguments or ())),
+        parse_shape(input_shape) if input_shape is not None else None,
+        allow_pickle,
+        parse_inputs(tuple(inputs or ())),
     )
 
 

@@ -121,6 +121,42 @@ def _check_seed(seed: int) -> None:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """One axis of an input.
+
+    Attributes:
+        name: of a free axis; `None` where the extent is fixed.
+        extent: the fixed extent; for a free axis the extent to try the network with, or `None`.
+    """
+
+    name: str | None
+    extent: int | None
+
+    def in_words(self) -> str:
+        """As it is written in `--input`."""
+        return "=".join(str(part) for part in (self.name, self.extent) if part is not None)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of the network, as `--input` says it.
+
+    Attributes:
+        name: the parameter of the network's `forward`; `batch.image` for an entry of a dictionary.
+        dtype: a name such as `float32` or `int64`.
+        axes: the batch axis first.
+    """
+
+    name: str
+    dtype: str
+    axes: tuple[Axis, ...]
+
+    def in_words(self) -> str:
+        """As it is written on the command line."""
+        return f"{self.name}={self.dtype}[{','.join(axis.in_words() for axis in self.axes)}]"
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Where the trained network comes from.
 
@@ -128,8 +164,9 @@ class ModelConfig:
         checkpoint: state dict, safetensors, `.pt2` program or (with `allow_pickle`) a module.
         factory: `FILE.py:factory` or `package.module:factory`; needed for state dicts.
         args: keyword arguments for the factory, as written.
-        input_shape: shape of one example input, batch first; `None` means: take it from the
-            program or from the data.
+        input_shape: shape of the only input, batch first, images as a rule; `None` means: see
+            `inputs`, or take it from the program or from the data.
+        inputs: all inputs by name; not together with `input_shape`.
         allow_pickle: whether unpickling arbitrary objects, which can run code, is allowed.
     """
 
@@ -138,6 +175,14 @@ class ModelConfig:
     args: Mapping[str, str] = field(default_factory=dict)
     input_shape: tuple[int, ...] | None = None
     allow_pickle: bool = False
+    inputs: tuple[InputSpec, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.inputs and self.input_shape is not None:
+            raise ConfigError(
+                "--input-shape: is the short form of one --input, got both",
+                "keep --input, and write all inputs that way",
+            )
 
 
 @dataclass(frozen=True)

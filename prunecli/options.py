@@ -52,7 +52,19 @@ InputShape = Annotated[
     str | None,
     typer.Option(
         metavar="1,3,32,32",
-        help="Shape of an input, batch first. Taken from the data if left out.",
+        help="Shape of the only input, batch first: the short form of --input for images. Taken "
+        "from the data if left out.",
+        rich_help_panel=MODEL,
+    ),
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="name=dtype[shape]",
+        help="An input by the name it has in the network's forward, batch first; repeatable. A "
+        "name in place of a number is a free axis: 'input_ids=int64[batch,seq]' (tried with some "
+        "length, or with the one you write: seq=128). 'batch.image' is an entry of a dictionary.",
         rich_help_panel=MODEL,
     ),
 ]

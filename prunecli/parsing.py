@@ -7,12 +7,14 @@ understood is an error that shows how the flag is written.
 import math
 import re
 
-from prunecli.config import Quantity, Target
+from prunecli.config import Axis, InputSpec, Quantity, Target
 from prunecli.errors import ConfigError
 
 _SUFFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
 _NUMBER = re.compile(r"^([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kmgbt]?)$", re.IGNORECASE)
 _WHOLE = re.compile(r"0*[1-9][0-9]{0,8}")
+_INPUT = re.compile(r"([^=\[\]]+)=([a-z0-9]+)\[([^\[\]]*)\]")
+DTYPES = ("float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
 def parse_target(quantity: Quantity, text: str) -> Target:
@@ -86,6 +88,56 @@ def parse_shape(text: str) -> tuple[int, ...]:
     if len(parts) < 2 or not all(_WHOLE.fullmatch(part.strip()) for part in parts):
         raise ConfigError(f"--input-shape: positive integers are needed, got {text!r}", hint)
     return tuple(int(part) for part in parts)
+
+
+def parse_inputs(texts: tuple[str, ...]) -> tuple[InputSpec, ...]:
+    """Read repeated `--input name=dtype[shape]`, such as `input_ids=int64[batch,seq]`.
+
+    An axis is a number, a name (free), or `name=number` (free, tried with that extent).
+
+    Raises:
+        ConfigError: not of that form, an unknown dtype, or a name given twice.
+    """
+    found: dict[str, InputSpec] = {}
+    for text in texts:
+        spec = _parse_input(text)
+        if spec.name in found:
+            raise ConfigError(f"--input: {spec.name} is given twice", "keep one of them")
+        found[spec.name] = spec
+    return tuple(found.values())
+
+
+def _parse_input(text: str) -> InputSpec:
+    hint = (
+        "for example --input 'input_ids=int64[batch,seq]' or --input 'image=float32[1,3,224,224]'"
+    )
+    match = _INPUT.fullmatch(text.strip())
+    name, dtype, shape = match.groups() if match is not None else ("", "", "")
+    if not name or not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigError(f"--input: name=dtype[shape] is needed, got {text!r}", hint)
+    if dtype not in DTYPES:
+        raise ConfigError(
+            f"--input {name}: one of {', '.join(DTYPES)} is needed, got {dtype!r}", hint
+        )
+    axes = tuple(_parse_axis(name, part.strip(), hint) for part in shape.split(","))
+    free = [axis.name for axis in axes if axis.name is not None]
+    if len(set(free)) < len(free):
+        raise ConfigError(
+            f"--input {name}: axes must have different names, got {shape!r}",
+            "call them seq and seq2, for example",
+        )
+    return InputSpec(name, dtype, axes)
+
+
+def _parse_axis(name: str, text: str, hint: str) -> Axis:
+    word, equals, extent = text.partition("=")
+    if not equals and _WHOLE.fullmatch(word):
+        return Axis(None, int(word))
+    if word.strip().isidentifier() and (not equals or _WHOLE.fullmatch(extent.strip())):
+        return Axis(word.strip(), int(extent) if equals else None)
+    raise ConfigError(
+        f"--input {name}: an axis is a number, or a name where it is free, got {text!r}", hint
+    )
 
 
 def parse_model_args(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -18,7 +18,8 @@ from prunecli.export.onnx_file import (
     write_program,
 )
 from prunecli.export.verify import BATCHES, verify_outputs, verify_shrunk
-from prunecli.graph.capture import Captured, capture, example_inputs
+from prunecli.graph.capture import Captured, capture
+from prunecli.graph.inputs import example_inputs
 
 SHAPE = (1, 3, 6, 6)
 
@@ -41,7 +42,7 @@ def captured(net: nn.Module) -> Captured:
 
 
 def exportable(found: Captured) -> Exportable:
-    return make_exportable(found.network, found.inputs, found.dynamic_batch)
+    return make_exportable(found.network, found)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Latency with a fake clock: every number is worked out by hand, nothing depends on the machine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from test_measure_session import write_linear
 from prunecli.config import MeasureConfig
 from prunecli.errors import ModelError
 from prunecli.measure.latency import Comparison, Latency, Speedup, compare_latency
+from prunecli.measure.session import fit_batch
 from prunecli.progress import SilentReporter
 
 Cost = Callable[[float, int], float]
@@ -36,7 +37,7 @@ class FakeMachine:
     def compare(self, seconds: float, batch: int = 1, examples: int = 1) -> Comparison:
         return compare_latency(
             {name: Path(name) for name in self.costs},
-            np.zeros((examples, 3), dtype=np.float32),
+            (np.zeros((examples, 3), dtype=np.float32),),
             MeasureConfig(seconds=seconds, batch=batch, threads=3),
             SilentReporter(),
             clock=self.clock,
@@ -52,12 +53,15 @@ class FakeNetwork:
     def batch_size(self) -> int | None:
         return self.machine.batch_sizes.get(self.name)
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
+    def fit(self, examples: Sequence[np.ndarray], size: int) -> tuple[np.ndarray, ...]:
+        return tuple(fit_batch(array, size) for array in examples)
+
+    def run(self, batch: Sequence[np.ndarray]) -> np.ndarray:
         machine = self.machine
         machine.now += machine.costs[self.name](machine.now, machine.log.count(self.name))
         machine.log.append(self.name)
-        machine.batches.add(len(batch))
-        return batch
+        machine.batches.add(len(batch[0]))
+        return batch[0]
 
 
 def constant(seconds: float) -> Cost:
@@ -187,7 +191,7 @@ def test_with_onnxruntime_itself(tmp_path: Path) -> None:
         "pruned": write_linear(tmp_path / "b.onnx", 2),
     }
     config = MeasureConfig(threads=1, batch=1, seconds=0.02)
-    found = compare_latency(files, np.ones((1, 3), np.float32), config, SilentReporter())
+    found = compare_latency(files, (np.ones((1, 3), np.float32),), config, SilentReporter())
     assert list(found.files) == ["original", "pruned"]
     assert found.rounds >= 3
     assert found.batch == 2

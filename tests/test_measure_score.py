@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from test_measure_session import WEIGHT, examples, write_linear
 from prunecli.compat import _compiled_part_loads, declare_missing_operators
 from prunecli.errors import DataError, ModelError, VerificationError
 from prunecli.measure.score import Score, score_file
-from prunecli.measure.session import Array
+from prunecli.measure.session import Array, fit_batch
 from prunecli.progress import SilentReporter
 
 
@@ -26,8 +26,12 @@ class FakeNetwork:
     def __init__(self, answer: Callable[[Array], Array]) -> None:
         self.answer = answer
 
-    def run(self, batch: Array) -> Array:
-        return self.answer(batch)
+    def fit(self, examples: Sequence[Array], size: int) -> tuple[Array, ...]:
+        return tuple(fit_batch(array, size) for array in examples)
+
+    def run(self, batch: Sequence[Array]) -> Array:
+        (only,) = batch
+        return self.answer(only)
 
 
 def batches(inputs: Array, targets: Array, size: int) -> Iterator[tuple[Array, Array]]:

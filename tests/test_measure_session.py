@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from prunecli.errors import ModelError
-from prunecli.measure.session import InputSpec, fit_batch, open_session, predict
+from prunecli.measure.session import RuntimeInput, fit_batch, open_session, predict
 from prunecli.measure.size import FileSize, file_size
 
 WEIGHT = np.array([[1.0, -1.0], [2.0, 0.5], [0.0, 3.0]], dtype=np.float32)
@@ -35,10 +35,10 @@ def examples(count: int) -> np.ndarray:
 
 def test_session_knows_its_input_and_computes(tmp_path: Path) -> None:
     session = open_session(write_linear(tmp_path / "m.onnx", "batch"), threads=1)
-    assert session.input == InputSpec("x", (None, 3))
+    assert session.inputs == (RuntimeInput("x", ("batch", 3)),)
     assert session.batch_size is None
     x = examples(5)
-    np.testing.assert_allclose(session.run(x), x @ WEIGHT, rtol=1e-6)
+    np.testing.assert_allclose(session.run((x,)), x @ WEIGHT, rtol=1e-6)
 
 
 def test_session_options(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_wrong_shape_is_one_line_with_a_hint(tmp_path: Path) -> None:
     with pytest.raises(
         ModelError, match=r"m\.onnx: must run on input of shape \(2, 4\), got: .+"
     ) as failure:
-        session.run(np.zeros((2, 4), dtype=np.float32))
+        session.run((np.zeros((2, 4), dtype=np.float32),))
     assert "\n" not in failure.value.message
     assert failure.value.hint == "check --input-shape"
 
@@ -85,18 +85,22 @@ def test_files_that_do_not_load(tmp_path: Path, content: bytes | None) -> None:
         open_session(path, threads=1)
 
 
-def test_two_inputs_are_refused_by_name(tmp_path: Path) -> None:
-    info = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 3]) for n in ("a", "b")]
+def test_only_inputs_with_a_batch_are_fitted_to_it(tmp_path: Path) -> None:
+    shapes: dict[str, list[str | int]] = {"a": ["length", 3], "b": ["batch", 1, 3]}
     graph = helper.make_graph(
         [helper.make_node("Add", ["a", "b"], ["y"])],
         "two",
-        info,
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "length", 3])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(model, tmp_path / "two.onnx")
-    with pytest.raises(ModelError, match=r"exactly one input is needed, got 2 \(a, b\)"):
-        open_session(tmp_path / "two.onnx", threads=1)
+    session = open_session(tmp_path / "two.onnx", threads=1)
+    assert session.batch_size is None
+    a, b = np.ones((5, 3), dtype=np.float32), np.full((2, 1, 3), 2, dtype=np.float32)
+    fitted = session.fit((a, b), 4)
+    assert [array.shape for array in fitted] == [(5, 3), (4, 1, 3)]
+    assert session.run(fitted).shape == (4, 5, 3)
 
 
 def test_size_is_that_of_the_bytes_and_of_their_gzip(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from prunecli.config import Criterion, Quantity
-from prunecli.graph.capture import Captured, capture, example_inputs
+from prunecli.graph.capture import Captured, capture
 from prunecli.graph.cost import cost_model
 from prunecli.graph.coupling import couple
+from prunecli.graph.inputs import example_inputs
 from prunecli.graph.walk import walk
 from prunecli.importance.criteria import score_units
 from prunecli.parsing import parse_target

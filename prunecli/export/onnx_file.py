@@ -7,6 +7,7 @@ never gives a file its final name.
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,11 +15,13 @@ from pathlib import Path
 
 import onnx
 import torch
-from torch import Tensor, fx
+from torch import fx
 from torch.export import ExportedProgram
 
 from prunecli.errors import ModelError
-from prunecli.graph.capture import recapture
+from prunecli.graph.capture import Captured, recapture
+
+_SYMBOL = re.compile(r"[A-Za-z_]\w*")
 
 OPSET = 20
 """Old enough for runtimes in use, new enough for every operator that torch.export emits."""
@@ -30,24 +33,20 @@ class Exportable:
 
     Attributes:
         program: captured again, so that its shapes are those of the weights it holds.
-        inputs: example inputs.
-        dynamic_batch: whether the batch axis is free.
+        origin: the original, for inputs, free axes and names.
     """
 
     program: ExportedProgram
-    inputs: tuple[Tensor, ...]
-    dynamic_batch: bool
+    origin: Captured
 
 
-def make_exportable(
-    network: fx.GraphModule, inputs: tuple[Tensor, ...], dynamic_batch: bool
-) -> Exportable:
-    """Capture a (rewritten, trained) graph again.
+def make_exportable(network: fx.GraphModule, captured: Captured) -> Exportable:
+    """Capture a (rewritten, trained) graph again, with the inputs and free axes of `captured`.
 
     Raises:
         ModelError: the graph cannot be captured.
     """
-    return Exportable(recapture(network, inputs, dynamic_batch), inputs, dynamic_batch)
+    return Exportable(recapture(network, captured), captured)
 
 
 def write_onnx(exportable: Exportable, path: Path, metadata: Mapping[str, str]) -> None:
@@ -62,8 +61,9 @@ def write_onnx(exportable: Exportable, path: Path, metadata: Mapping[str, str]) 
         with _silence(), torch.no_grad():
             exported = torch.onnx.export(
                 exportable.program,
-                exportable.inputs,
+                exportable.origin.inputs,
                 dynamo=True,
+                output_names=list(exportable.origin.outputs),
                 opset_version=OPSET,
                 verbose=False,
             )
@@ -74,7 +74,7 @@ def write_onnx(exportable: Exportable, path: Path, metadata: Mapping[str, str]) 
         ) from error
     assert exported is not None
     model = exported.model_proto
-    _clean(model)
+    _clean(model, exportable.origin)
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
     onnx.save(model, path)
@@ -87,15 +87,15 @@ def _cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
 
 
-def _clean(model: onnx.ModelProto) -> None:
+def _clean(model: onnx.ModelProto, origin: Captured) -> None:
     """Drop what the exporter notes about its own work (stack traces with the paths of this
-    machine among it) and call the free axis `batch`."""
+    machine among it) and give the free axes their names."""
     graph = model.graph
     names = {
-        dim.dim_param: "batch"
-        for value in graph.input
-        for dim in value.type.tensor_type.shape.dim[:1]
-        if dim.dim_param
+        dim.dim_param: name
+        for value, own in zip(graph.input, origin.axes, strict=True)
+        for dim, name in zip(value.type.tensor_type.shape.dim, own, strict=True)
+        if dim.dim_param and name is not None
     }
     del graph.value_info[:]
     del graph.metadata_props[:]
@@ -104,8 +104,10 @@ def _clean(model: onnx.ModelProto) -> None:
         item.doc_string = ""
     for value in (*graph.input, *graph.output):
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in names:
-                dim.dim_param = names[dim.dim_param]
+            if dim.dim_param:  # of an output perhaps an expression: s0 // 2
+                dim.dim_param = _SYMBOL.sub(
+                    lambda found: names.get(found.group(), found.group()), dim.dim_param
+                )
 
 
 def write_program(exportable: Exportable, path: Path) -> None:

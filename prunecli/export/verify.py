@@ -5,7 +5,7 @@ A file that fails never gets its final name.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from torch import Tensor, fx
 
 from prunecli.errors import VerificationError
 from prunecli.export.onnx_file import Exportable, initializer_elements
+from prunecli.graph.capture import Captured
 from prunecli.runtime import RUNTIME_ERRORS, first_line
 
 BATCHES = (1, 3)
@@ -49,18 +50,16 @@ def verify_outputs(
     """
     session = _open(path)
     names = [item.name for item in session.get_inputs()]
-    batches = BATCHES if exportable.dynamic_batch else (exportable.inputs[0].shape[0],)
+    origin = exportable.origin
+    batches = BATCHES if origin.batch_name is not None else (origin.batch,)
     worst = 0.0
     generator = torch.Generator().manual_seed(seed)
-    for batch in batches:
-        inputs = tuple(_random_like(item, batch, generator) for item in exportable.inputs)
-        with torch.no_grad():
-            expected = network(*inputs)
+    for batch, other_extents in zip(batches, (False, True), strict=False):
+        inputs, expected = _run(network, origin, batch, other_extents, generator)
         feed = {name: item.numpy() for name, item in zip(names, inputs, strict=True)}
         with _refusals(f"run the file on a batch of {batch}"):
             found = session.run(None, feed)
-        flat = torch.utils._pytree.tree_leaves(expected)
-        worst = max(worst, *(_apart(one, two) for one, two in zip(flat, found, strict=True)))
+        worst = max(worst, *(_apart(one, two) for one, two in zip(expected, found, strict=True)))
     if not worst <= atol:
         raise VerificationError(
             f"export: onnxruntime and PyTorch differ by {worst:.1e}, allowed are {atol:.1e}",
@@ -103,12 +102,35 @@ def _refusals(what: str) -> Iterator[None]:
         ) from error
 
 
-def _random_like(item: Tensor, batch: int, generator: torch.Generator) -> Tensor:
-    shape = (batch, *item.shape[1:])
-    if item.is_floating_point():
-        return torch.randn(shape, generator=generator).to(item.dtype)
-    high = int(item.max()) + 1
-    return torch.randint(0, max(high, 2), shape, generator=generator).to(item.dtype)
+def _run(
+    network: fx.GraphModule,
+    origin: Captured,
+    batch: int,
+    other_extents: bool,
+    generator: torch.Generator,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Random inputs and what the network makes of them; with `other_extents`, free axes are
+    shorter than during capture, where the network can do with that."""
+    extents = {origin.batch_name: batch} if origin.batch_name is not None else {}
+    free = {
+        name: extent
+        for item, own in zip(origin.inputs, origin.axes, strict=True)
+        for name, extent in zip(own, item.shape, strict=True)
+        if name is not None and name not in extents
+    }
+    if other_extents and free:
+        shorter = {name: max(1, 3 * extent // 4) for name, extent in free.items()}
+        inputs = origin.draw({**extents, **shorter}, generator)
+        with suppress(RuntimeError):  # a window or a stride that does not fit this length
+            return inputs, _outputs(network, inputs)
+    inputs = origin.draw(extents, generator)
+    return inputs, _outputs(network, inputs)
+
+
+def _outputs(network: fx.GraphModule, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    with torch.no_grad():
+        found = network(*(item.clone() for item in inputs))
+    return found if isinstance(found, tuple) else (found,)
 
 
 def _apart(expected: Tensor, found: np.ndarray) -> float:

@@ -5,7 +5,7 @@ changes the network; knows no pruning.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,9 +14,8 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
 from prunecli.errors import ModelError
-
-EXAMPLE_BATCH = 2
-"""Batch during capture: 1 would be specialised by torch.export, more costs time."""
+from prunecli.graph.calling import first_line, flat_forward, try_forward
+from prunecli.graph.inputs import BATCH, Axes, Domain, Example, batch_name, domains, draw
 
 
 @dataclass(frozen=True)
@@ -24,16 +23,47 @@ class Captured:
     """A network as a graph that can be read, rewritten, trained and exported again.
 
     Attributes:
-        network: ATen graph in evaluation mode; parameters keep the names of the original.
-        inputs: example inputs with a batch of `EXAMPLE_BATCH` (or the fixed batch).
-        dynamic_batch: whether the batch axis is free in the graph.
+        network: ATen graph in evaluation mode, from tensors one after another to a tensor or a
+            tuple of them; parameters keep the names of the original.
+        inputs: example inputs; free axes have the extents they had during capture.
+        axes: per input and axis, the name of an axis that is free in the graph, or `None`.
+        domains: what values each input may have.
+        outputs: names of the outputs.
         notes: what had to be decided, in words.
     """
 
     network: fx.GraphModule
     inputs: tuple[Tensor, ...]
-    dynamic_batch: bool
+    axes: tuple[Axes, ...]
+    domains: tuple[Domain, ...]
+    outputs: tuple[str, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def dynamic_batch(self) -> bool:
+        """Whether any number of examples can be given at once."""
+        return self.batch_name is not None
+
+    @property
+    def batch_name(self) -> str | None:
+        """Name of the free batch axis."""
+        return batch_name(own[0] for own in self.axes if own)
+
+    @property
+    def batch(self) -> int:
+        """Examples in `inputs`."""
+        name = self.batch_name
+        for item, own in zip(self.inputs, self.axes, strict=True):
+            if item.dim() and (name is None or own[0] == name):
+                return item.shape[0]
+        return 1
+
+    def draw(self, extents: Mapping[str, int], generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Random inputs; `extents` of free axes by name, those of the example where missing."""
+        return tuple(
+            draw(domain, own, extents, generator)
+            for domain, own in zip(self.domains, self.axes, strict=True)
+        )
 
 
 @contextmanager
@@ -44,63 +74,85 @@ def quiet_export() -> Iterator[None]:
         yield
 
 
-def example_inputs(
-    shape: tuple[int, ...], seed: int = 0, batch: int = EXAMPLE_BATCH
-) -> tuple[Tensor, ...]:
-    """One normal random image-like input of `shape` (batch first), with the capture batch."""
-    generator = torch.Generator().manual_seed(seed)
-    return (torch.randn((batch, *shape[1:]), generator=generator),)
-
-
-def fitting_inputs(module: nn.Module, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
-    """Example inputs that `module` takes: with the capture batch or, where the module's code
-    fixes another, with the batch of `shape`.
+def fitting_example(module: nn.Module, examples: Iterable[Example]) -> Example:
+    """The first of `examples` that `module` takes.
 
     Raises:
-        ModelError: the module takes neither.
+        ModelError: the module takes none; says why not the first.
     """
     module.eval()
-    inputs = example_inputs(shape)
-    try:
-        _try_forward(module, inputs)
-    except ModelError as rejected:
-        inputs = example_inputs(shape, batch=shape[0])
+    rejected: ModelError | None = None
+    for example in examples:
         try:
-            _try_forward(module, inputs)
-        except ModelError:
-            raise rejected from None
-    return inputs
+            try_forward(module, example)
+        except ModelError as error:
+            rejected = rejected or error
+        else:
+            return example
+    assert rejected is not None
+    raise rejected
 
 
-def capture(module: nn.Module, inputs: tuple[Tensor, ...]) -> Captured:
-    """Export `module` in evaluation mode, with a free batch axis where the module allows it.
+def capture(module: nn.Module, example: Example) -> Captured:
+    """Export `module` in evaluation mode, with free axes where the module allows them.
 
     Args:
         module: any network; put into evaluation mode.
-        inputs: positional example inputs, batch first.
 
     Raises:
         ModelError: the module rejects the inputs, or cannot be captured.
     """
     module.eval()
-    _try_forward(module, inputs)
-    return _captured(_export(module, inputs, dynamic=True), inputs)
+    try_forward(module, example)
+    with flat_forward(module, example) as returned:
+        program = _export(module, example.tensors, example.axes)
+    network = _flat_network(program)
+    found = _captured(network, example.tensors, example.axes, returned.names)
+    notes = tuple(f"the output {item} is not a tensor: left out" for item in returned.dropped)
+    # What was only guessed so far, before it was known which numbers are indices of what.
+    generator = torch.Generator().manual_seed(0)
+    inputs = tuple(
+        item if item.is_floating_point() else draw(domain, own, {}, generator)
+        for item, domain, own in zip(found.inputs, found.domains, found.axes, strict=True)
+    )
+    return Captured(
+        network, inputs, found.axes, found.domains, found.outputs, (*found.notes, *notes)
+    )
 
 
 def capture_program(program: ExportedProgram) -> Captured:
     """Take a program that was exported elsewhere (a `.pt2` file) as it is.
 
     Raises:
-        ModelError: the program takes something other than tensors, one after another.
+        ModelError: the program holds no example inputs.
     """
-    arguments, keywords = program.example_inputs or ((), {})
-    if keywords or not arguments or not all(isinstance(item, Tensor) for item in arguments):
+    leaves = torch.utils._pytree.tree_leaves(program.example_inputs or ())
+    # Copies, because an example that is a view of a whole data set would be saved with all of it.
+    inputs = tuple(item.detach().clone() for item in leaves if isinstance(item, Tensor))
+    if not inputs:
         raise ModelError(
-            "program: example inputs must be positional tensors stored in the file",
+            "program: example inputs must be stored in the file, got none",
             "export it again with torch.export.export(model, (tensor,)) and save with its inputs",
         )
-    # Copies, because an example that is a view of a whole data set would be saved with all of it.
-    return _captured(program, tuple(item.detach().clone() for item in arguments))
+    network = _flat_network(program)
+    axes = tuple(
+        tuple(f"{node.name}_{axis}" if axis else BATCH for axis in range(node.meta["val"].dim()))
+        for node in network.graph.find_nodes(op="placeholder")
+    )
+    outputs = fx_outputs(network)
+    names = (
+        ("output",)
+        if len(outputs) == 1
+        else tuple(f"output_{place}" for place in range(len(outputs)))
+    )
+    return _captured(network, inputs, axes, names)
+
+
+def fx_outputs(network: fx.GraphModule) -> list[fx.Node]:
+    """The nodes whose values the network returns."""
+    found: list[fx.Node] = []
+    fx.map_arg(next(iter(network.graph.find_nodes(op="output"))).args[0], found.append)
+    return found
 
 
 def output_shape(captured: Captured) -> tuple[int, ...]:
@@ -110,44 +162,36 @@ def output_shape(captured: Captured) -> tuple[int, ...]:
     return tuple(first.shape)
 
 
-def recapture(
-    network: fx.GraphModule, inputs: tuple[Tensor, ...], dynamic: bool
-) -> ExportedProgram:
+def recapture(network: fx.GraphModule, captured: Captured) -> ExportedProgram:
     """Export a rewritten graph again, which checks it and gives it fresh shapes.
 
     Raises:
         ModelError: the graph cannot be exported.
     """
-    return _export(network, inputs, dynamic)
+    return _export(network, captured.inputs, captured.axes)
 
 
-def _try_forward(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    shapes = ", ".join(str(tuple(item.shape)) for item in inputs)
-    try:
-        with torch.no_grad():
-            module(*inputs)
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        raise ModelError(
-            f"model: rejects an input of shape {shapes}: {_first_line(error)}",
-            "give the right --input-shape (batch, channels, height, width) or --image-size",
-        ) from error
-
-
-def _export(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: bool) -> ExportedProgram:
+def _export(
+    module: nn.Module, inputs: tuple[Tensor, ...], axes: tuple[Axes, ...]
+) -> ExportedProgram:
     # Dim.AUTO lets torch.export decide: an axis that the model's own code fixes becomes a
     # constant instead of an error, and the caller sees that in the placeholder's shape.
-    shapes = tuple({0: Dim.AUTO} if dynamic and item.dim() else None for item in inputs)
+    shapes = tuple(
+        {place: Dim.AUTO for place, name in enumerate(own) if name is not None} or None
+        for own in axes
+    )
     try:
         with torch.no_grad(), quiet_export():
             return torch.export.export(module, inputs, dynamic_shapes=shapes)
     except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError) as error:
         raise ModelError(
-            f"model: torch.export cannot capture it: {_first_line(error)}",
+            f"model: torch.export cannot capture it: {first_line(error)}",
             "control flow that depends on the data must go; see the torch.export documentation",
         ) from error
 
 
-def _captured(program: ExportedProgram, inputs: tuple[Tensor, ...]) -> Captured:
+def _flat_network(program: ExportedProgram) -> fx.GraphModule:
+    """The program as a graph module that takes and returns tensors one after another."""
     network = program.module(check_guards=False)
     if not isinstance(network, fx.GraphModule):
         raise ModelError("program: does not unlift to a graph module")
@@ -157,22 +201,77 @@ def _captured(program: ExportedProgram, inputs: tuple[Tensor, ...]) -> Captured:
         guard = node.op == "call_module" and node.target == "_guards_fn"
         if guard or node.target is torch.ops.aten._assert_tensor_metadata.default:
             network.graph.erase_node(node)
+    # Checks of the arguments as they were before flattening.
+    for hooks in (network._forward_pre_hooks, network._forward_hooks):
+        hooks.clear()
+    network._forward_pre_hooks_with_kwargs.clear()
+    _flatten(network.graph)
     _drop_unread(network)
     network.recompile()
-    batch = fixed_batch(network)
-    notes = () if batch is None else (f"the model fixes its batch: batch {batch} ships",)
-    return Captured(network, inputs, batch is None, notes)
+    return network
+
+
+def _flatten(graph: fx.Graph) -> None:
+    graph.set_codegen(fx.graph.CodeGen())
+    for node in graph.find_nodes(op="placeholder"):
+        # Flags and missing arguments were decided when the program was exported.
+        if not isinstance(node.meta.get("val"), Tensor):
+            if node.users:
+                raise ModelError(
+                    f"program: inputs must be tensors, got a number as {node.name}",
+                    "export a wrapper that passes it as a constant",
+                )
+            graph.erase_node(node)
+    output = next(iter(graph.find_nodes(op="output")))
+    held: list[fx.Node] = []
+    fx.map_arg(output.args[0], held.append)
+    held = [node for node in held if isinstance(node.meta.get("val"), Tensor)]
+    if not held:
+        raise ModelError("program: must return tensors, got none", "export a model that does")
+    output.args = (held[0] if len(held) == 1 else tuple(held),)
+
+
+def _captured(
+    network: fx.GraphModule,
+    inputs: tuple[Tensor, ...],
+    wanted: tuple[Axes, ...],
+    outputs: tuple[str, ...],
+) -> Captured:
+    nodes = network.graph.find_nodes(op="placeholder")
+    axes: list[Axes] = []
+    notes: list[str] = []
+    for node, own in zip(nodes, wanted, strict=True):
+        shape = node.meta["val"].shape
+        axes.append(
+            tuple(name if _is_free(size) else None for name, size in zip(own, shape, strict=True))
+        )
+        for place, name in enumerate(own):
+            if name is not None and axes[-1][place] is None:
+                what = "its batch: batch" if name == BATCH else f"axis {name} of {node.name}:"
+                notes.append(f"the model fixes {what} {int(shape[place])} ships")
+    found = domains(network, inputs)
+    return Captured(
+        network, inputs, tuple(axes), found, _apart(outputs, nodes), tuple(dict.fromkeys(notes))
+    )
+
+
+def _apart(outputs: tuple[str, ...], inputs: list[fx.Node]) -> tuple[str, ...]:
+    """An ONNX file needs different names for what comes in and what goes out."""
+    taken = {node.name for node in inputs}
+    return tuple(f"output_{name}" if name in taken else name for name in outputs)
+
+
+def _is_free(extent: int | torch.SymInt) -> bool:
+    # A symbol can have been found to have one value only: `view(2, -1)` in the model's code.
+    return not isinstance(extent, int) and extent.node.maybe_as_int() is None
 
 
 def fixed_batch(network: fx.GraphModule) -> int | None:
     """The only batch size that the graph takes, or `None` where any will do."""
-    first = next(node for node in network.graph.nodes if node.op == "placeholder")
-    example = first.meta.get("val")
-    if not isinstance(example, Tensor) or not example.dim():
+    first = network.graph.find_nodes(op="placeholder")[0].meta.get("val")
+    if not isinstance(first, Tensor) or not first.dim() or _is_free(first.shape[0]):
         return None
-    size = example.shape[0]
-    # A symbol can have been found to have one value only: `view(2, -1)` in the model's code.
-    return size if isinstance(size, int) else size.node.maybe_as_int()
+    return int(first.shape[0])
 
 
 def _drop_unread(network: fx.GraphModule) -> None:
@@ -188,8 +287,3 @@ def _drop_unread(network: fx.GraphModule) -> None:
         if name not in read:
             path, _, leaf = name.rpartition(".")
             delattr(network.get_submodule(path), leaf)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from torch import fx, nn
 
 from prunecli.graph.coupling import Coupling, UnitArray
-from prunecli.graph.walk import Flow, attribute
+from prunecli.graph.nodes import attribute
+from prunecli.graph.walk import Flow
 
 Keep = npt.NDArray[np.bool_]
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from prunecli.errors import ModelError
 from prunecli.graph.call import Call, Notes, Shape, frozen
 from prunecli.graph.capture import Captured
 from prunecli.graph.fields import Value, along
 from prunecli.graph.labels import Freeze, Labels
+from prunecli.graph.nodes import attribute, concrete, module_path, operator_name, shape_of
 from prunecli.graph.rules.table import RULES
 
 Result = Value | tuple[Value, ...] | None
@@ -59,44 +59,6 @@ def walk(captured: Captured) -> Flow:
         elif node.op == "output":
             _close(node, values, labels)
     return Flow(labels, values, parameters, notes)
-
-
-def concrete(item: Any) -> Any:
-    """Sizes as plain numbers: symbolic ones take the value they had during capture.
-
-    Raises:
-        ModelError: the size has no value before the network runs.
-    """
-    if not isinstance(item, (torch.SymInt, torch.SymFloat, torch.SymBool)):
-        return item
-    if item.node.hint is None:
-        raise ModelError(
-            f"model: a size inside the network depends on the values of its input, got {item}",
-            "leave out what selects by value (nonzero, masks as indices, repeats as a tensor)",
-        )
-    return int(item.node.hint) if isinstance(item, torch.SymInt) else item.node.hint
-
-
-def shape_of(tensor: Tensor) -> Shape:
-    """A captured tensor's shape with the example's batch."""
-    return tuple(int(concrete(extent)) for extent in tensor.shape)
-
-
-def operator_name(node: fx.Node) -> str:
-    """`aten.add` for `aten.add_.Tensor`: namespace and packet, without overload."""
-    target: Any = node.target
-    if not isinstance(target, torch._ops.OpOverload):
-        return getattr(target, "__name__", str(target))
-    namespace, _, packet = target._schema.name.partition("::")
-    in_place = packet.endswith("_") and not packet.endswith("__")
-    return f"{namespace}.{packet[:-1] if in_place else packet}"
-
-
-def module_path(node: fx.Node) -> str:
-    """Path of the module that called the operator, as far as capture kept it."""
-    stack = node.meta.get("nn_module_stack") or {}
-    paths = [str(path) for path, _ in stack.values()]
-    return paths[-1] if paths else ""
 
 
 def _call(node: fx.Node, values: dict[str, Result], labels: Labels, notes: Notes) -> Result:
@@ -169,14 +131,6 @@ def _canonical(network: fx.GraphModule, target: str, identity: dict[tuple[int, .
         return target
     key = (tensor.data_ptr(), tensor.storage_offset(), *tensor.shape, *tensor.stride())
     return identity.setdefault(key, target)
-
-
-def attribute(network: fx.GraphModule, target: str) -> Any:
-    """The tensor behind a dotted `get_attr` target."""
-    found: Any = network
-    for part in target.split("."):
-        found = getattr(found, part)
-    return found
 
 
 def _parameter(node: fx.Node, name: str, labels: Labels) -> Value | None:

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from prunecli.config import Criterion
 from prunecli.graph.coupling import STAYS, Coupling, Slot
-from prunecli.graph.walk import attribute
+from prunecli.graph.nodes import attribute
 
 Scores = npt.NDArray[np.float64]
 

@@ -72,7 +72,7 @@ def detect(path: Path) -> FileKind:
 def _read_head(path: Path) -> tuple[bytes, int]:
     if path.is_dir():
         raise CheckpointError(
-            f"checkpoint {path}: must be a file, got a folder",
+            f"checkpoint {path}: must be a file or hold config.json, got a folder without one",
             "name the checkpoint file inside it",
         )
     try:

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from prunecli.config import ModelConfig
+from prunecli.config import InputSpec, ModelConfig
 from prunecli.errors import CheckpointError, ConfigError, ModelError
 from prunecli.files import sha256_of
 from prunecli.loading.detect import FileKind, detect
 from prunecli.loading.factory import build_module
 from prunecli.loading.finite import check_finite
+from prunecli.loading.huggingface import is_folder, load_folder
 from prunecli.loading.match import load_into
 from prunecli.loading.program import load_program
 from prunecli.loading.unpickle import read_object
@@ -34,12 +35,14 @@ class LoadedModel:
         program: for `.pt2` checkpoints.
         sha256: of the checkpoint file, in hex.
         notes: what was done, in words.
+        inputs: what the network takes, where the checkpoint tells.
     """
 
     module: nn.Module | None
     program: ExportedProgram | None
     sha256: str
     notes: tuple[str, ...]
+    inputs: tuple[InputSpec, ...] = ()
 
 
 def load_model(config: ModelConfig) -> LoadedModel:
@@ -56,6 +59,16 @@ def load_model(config: ModelConfig) -> LoadedModel:
             f"--model-arg: needs --model, got {', '.join(config.args)} without it",
             "add --model FILE.py:factory, or drop --model-arg",
         )
+    if is_folder(path):
+        if config.factory is not None:
+            raise ConfigError(
+                f"--model: a folder with config.json needs none, got {config.factory} for {path}",
+                "drop --model, or name the .safetensors file in it as the checkpoint",
+            )
+        found = load_folder(path)
+        module, more = _normalised(found.module)
+        check_finite(path, dict(module.named_parameters()), dict(module.named_buffers()))
+        return LoadedModel(module, None, found.sha256, (*found.notes, *more), found.inputs)
     kind = detect(path)
     if kind is FileKind.PROGRAM:
         if config.factory is not None:

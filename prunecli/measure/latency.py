@@ -1,6 +1,6 @@
 """How long a call takes, for several ONNX files side by side.
 
-Stage: measure. In: files that take the same input, one batch. Out: per file the latency and the
+Stage: measure. In: files that take the same inputs, one batch. Out: per file the latency and the
 speed-up over the first file, each with its spread. Never measures one file after another: load
 and clock speed drift within seconds, so the files take turns and are compared within one turn.
 """
@@ -15,7 +15,7 @@ import numpy as np
 
 from prunecli.config import MeasureConfig
 from prunecli.errors import ModelError
-from prunecli.measure.session import Array, Executor, fit_batch, open_session
+from prunecli.measure.session import Array, Executor, open_session
 from prunecli.progress import Reporter, Step
 
 ROUND_S = 0.010
@@ -86,7 +86,7 @@ Turn = list[float]
 
 def compare_latency(
     files: Mapping[str, Path],
-    inputs: Array,
+    inputs: Sequence[Array],
     config: MeasureConfig,
     reporter: Reporter,
     clock: Clock = time.perf_counter,
@@ -95,13 +95,15 @@ def compare_latency(
     """Measure all files in turns; the first is what the others are compared with.
 
     Args:
-        inputs: (N, ...), N at least 1; repeated or cut to the batch that is measured.
+        inputs: one array (N, ...) for each input, N at least 1; repeated or cut to the batch
+            that is measured.
 
     Raises:
         ModelError: a file does not load or run, or the files fix different batch sizes.
     """
     executors = {name: open_session(path, config.threads) for name, path in files.items()}
-    batch = fit_batch(inputs, _common_batch(executors, config.batch))
+    size = _common_batch(executors, config.batch)
+    batch = next(iter(executors.values())).fit(inputs, size)
     budget_s = config.seconds * len(executors)
     with reporter.step("measuring latency", total=budget_s) as step:
         calls = {
@@ -113,7 +115,7 @@ def compare_latency(
     found = {
         name: FileLatency(_latency(own), _speedup(baseline, own)) for name, own in turns.items()
     }
-    return Comparison(found, len(baseline), len(batch), config.threads)
+    return Comparison(found, len(baseline), size, config.threads)
 
 
 def _common_batch(executors: Mapping[str, Executor], wanted: int) -> int:
@@ -126,7 +128,7 @@ def _common_batch(executors: Mapping[str, Executor], wanted: int) -> int:
     return next(iter(fixed.values()), wanted)
 
 
-def _warm_up(executor: Executor, batch: Array, least_s: float, clock: Clock) -> int:
+def _warm_up(executor: Executor, batch: Sequence[Array], least_s: float, clock: Clock) -> int:
     """Call until caches, arenas and clock speed have settled; returns the calls for one turn."""
     seconds = _time_calls(executor, batch, 1, clock)
     while sum(seconds) < least_s:
@@ -136,7 +138,7 @@ def _warm_up(executor: Executor, batch: Array, least_s: float, clock: Clock) -> 
 
 def _take_turns(
     executors: Mapping[str, Executor],
-    batch: Array,
+    batch: Sequence[Array],
     calls: Mapping[str, int],
     budget_s: float,
     clock: Clock,
@@ -165,7 +167,7 @@ def _is_enough(rounds: int, elapsed_s: float, budget_s: float) -> bool:
     return elapsed_s >= budget_s
 
 
-def _time_calls(executor: Executor, batch: Array, calls: int, clock: Clock) -> Turn:
+def _time_calls(executor: Executor, batch: Sequence[Array], calls: int, clock: Clock) -> Turn:
     seconds = []
     for _ in range(calls):
         start = clock()

@@ -1,9 +1,10 @@
 """An ONNX file as something that answers numpy batches, in onnxruntime.
 
-Stage: measure. In: the path of an `.onnx` file, float batches. Out: the network's first output.
+Stage: measure. In: the path of an `.onnx` file, batches. Out: the network's first output.
 Never computes a network in torch, never writes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from prunecli.errors import ModelError
+from prunecli.graph.inputs import batch_name
 from prunecli.runtime import RUNTIME_ERRORS, first_line
 
 Array = NDArray[Any]
@@ -27,48 +29,66 @@ class Executor(Protocol):
     def batch_size(self) -> int | None:
         """The only batch size that the network accepts; `None` when any will do."""
 
-    def run(self, batch: Array) -> Array:
-        """The network's first output for `batch`, examples first."""
+    def fit(self, examples: Sequence[Array], size: int) -> tuple[Array, ...]:
+        """One array for each input, with `size` examples where an input has a batch."""
+
+    def run(self, batch: Sequence[Array]) -> Array:
+        """The network's first output, examples first; `batch` has one array for each input."""
 
 
 @dataclass(frozen=True)
-class InputSpec:
-    """What a network's input must look like.
+class RuntimeInput:
+    """What one of a network's inputs must look like.
 
     Attributes:
         name: the input's name in the file.
-        shape: one entry per axis, batch first; `None` where any extent is accepted.
+        shape: one entry per axis, batch first; a name where any extent is accepted.
     """
 
     name: str
-    shape: tuple[int | None, ...]
+    shape: tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
 class OnnxSession:
-    """An open onnxruntime session of a network with one input."""
+    """An open onnxruntime session."""
 
     path: Path
     runtime: onnxruntime.InferenceSession
-    input: InputSpec
+    inputs: tuple[RuntimeInput, ...]
+
+    @property
+    def batch_axis(self) -> int | str | None:
+        """The axis that counts examples: its name, or its only extent."""
+        firsts = [item.shape[0] for item in self.inputs if item.shape]
+        free = batch_name(axis for axis in firsts if isinstance(axis, str))
+        return next(iter(firsts), None) if free is None else free
 
     @property
     def batch_size(self) -> int | None:
         """The batch size written into the file; `None` when it is dynamic."""
-        return self.input.shape[0] if self.input.shape else None
+        return self.batch_axis if isinstance(self.batch_axis, int) else None
 
-    def run(self, batch: Array) -> Array:
-        """The first output for `batch`.
+    def fit(self, examples: Sequence[Array], size: int) -> tuple[Array, ...]:
+        """One array for each input, with `size` examples where an input has a batch."""
+        return tuple(
+            fit_batch(array, size) if item.shape and item.shape[0] == self.batch_axis else array
+            for item, array in zip(self.inputs, examples, strict=True)
+        )
+
+    def run(self, batch: Sequence[Array]) -> Array:
+        """The first output for `batch`, one array for each input.
 
         Raises:
             ModelError: onnxruntime rejects the batch or fails while computing.
         """
         try:
-            outputs = self.runtime.run(None, {self.input.name: batch})
+            feed = {item.name: array for item, array in zip(self.inputs, batch, strict=True)}
+            outputs = self.runtime.run(None, feed)
         except RUNTIME_ERRORS as error:
+            shapes = ", ".join(str(tuple(array.shape)) for array in batch)
             raise ModelError(
-                f"{self.path}: must run on input of shape {tuple(batch.shape)}, "
-                f"got: {first_line(error)}",
+                f"{self.path}: must run on input of shape {shapes}, got: {first_line(error)}",
                 "check --input-shape",
             ) from error
         return np.asarray(outputs[0])
@@ -81,7 +101,7 @@ def open_session(path: Path, threads: int | None) -> OnnxSession:
         threads: intra-op threads; `None` takes onnxruntime's default, all cores.
 
     Raises:
-        ModelError: the file cannot be loaded, or has not exactly one input.
+        ModelError: the file cannot be loaded.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
@@ -97,12 +117,15 @@ def open_session(path: Path, threads: int | None) -> OnnxSession:
         )
     except RUNTIME_ERRORS as error:
         raise ModelError(f"{path}: onnxruntime must load it, got: {first_line(error)}") from error
-    inputs = runtime.get_inputs()
-    if len(inputs) != 1:
-        names = ", ".join(found.name for found in inputs) or "none"
-        raise ModelError(f"{path}: exactly one input is needed, got {len(inputs)} ({names})")
-    shape = tuple(extent if isinstance(extent, int) else None for extent in inputs[0].shape)
-    return OnnxSession(path, runtime, InputSpec(inputs[0].name, shape))
+    inputs = (
+        RuntimeInput(
+            found.name,
+            # An axis without a name is free as well.
+            tuple(axis if isinstance(axis, int | str) else "" for axis in found.shape),
+        )
+        for found in runtime.get_inputs()
+    )
+    return OnnxSession(path, runtime, tuple(inputs))
 
 
 def fit_batch(examples: Array, size: int) -> Array:
@@ -117,7 +140,8 @@ def fit_batch(examples: Array, size: int) -> Array:
 
 
 def predict(executor: Executor, examples: Array) -> Array:
-    """Outputs for any number of examples, also from a network that fixes its batch.
+    """Outputs of a network with one input for any number of examples, also where the network
+    fixes its batch.
 
     Args:
         examples: (N, ...), N at least 1.
@@ -127,9 +151,9 @@ def predict(executor: Executor, examples: Array) -> Array:
     """
     size = executor.batch_size
     if size is None:
-        return executor.run(examples)
+        return executor.run((examples,))
     outputs = []
     for start in range(0, len(examples), size):
         chunk = examples[start : start + size]
-        outputs.append(executor.run(fit_batch(chunk, size))[: len(chunk)])
+        outputs.append(executor.run((fit_batch(chunk, size),))[: len(chunk)])
     return np.concatenate(outputs)

@@ -47,7 +47,7 @@ def cut(
         with ledger.stage("reconstruct"):
             number = affordable(captured, CALIBRATION_EXAMPLES)
             if not captured.dynamic_batch:
-                number = captured.inputs[0].shape[0]
+                number = captured.batch
             examples = calibration(prepared.data, number, config.train.seed)
             done = reconstruct(captured, network, kept, examples, reporter, config.train.seed)
             ledger.remark(

@@ -51,7 +51,7 @@ def inspect(config: ModelConfig, reporter: Reporter) -> Inspection:
         coupling = couple(flow)
         scores = score_units(captured.network, coupling, Criterion.L2, seed=0)
         steps = _steps(flow, coupling, scores)
-        costs = cost_model(captured.network, flow, coupling, captured.inputs[0].shape[0])
+        costs = cost_model(captured.network, flow, coupling, captured.batch)
         before = costs.evaluate(np.ones(coupling.count, dtype=np.bool_))
         least = smallest(coupling, costs, scores)
         groups = tuple(
@@ -119,6 +119,8 @@ def _next_command(config: ModelConfig, before: Cost, least: Cost) -> str:
         words += ["--model-arg", f"{key}={value}"]
     if config.input_shape is not None:
         words += ["--input-shape", ",".join(map(str, config.input_shape))]
+    for spec in config.inputs:
+        words += ["--input", spec.in_words()]
     if config.allow_pickle:
         words.append("--allow-pickle")
     return shlex.join([*words, "--data", "PATH", *_target(before, least)])

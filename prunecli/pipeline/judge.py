@@ -57,7 +57,7 @@ def measure(
     files: Mapping[RowName, Path],
     costs: Mapping[RowName, Cost],
     scores: Mapping[RowName, Score],
-    example: Tensor,
+    example: tuple[Tensor, ...],
     config: MeasureConfig,
     ledger: Ledger,
     reporter: Reporter,
@@ -65,10 +65,13 @@ def measure(
     """Fill the report's table.
 
     Args:
-        example: inputs for the latency runs, batch first.
+        example: one tensor for each input, for the latency runs.
     """
     compared = compare_latency(
-        {name.value: path for name, path in files.items()}, example.numpy(), config, reporter
+        {name.value: path for name, path in files.items()},
+        tuple(item.numpy() for item in example),
+        config,
+        reporter,
     )
     rows = with_differences(
         [_row(name, path, costs[name], scores.get(name), compared) for name, path in files.items()]

@@ -42,8 +42,7 @@ def plan(config: RunConfig, captured: Captured, ledger: Ledger, reporter: Report
         flow = walk(captured)
         coupling = couple(flow)
         ledger.note(frozen=frozen_rows(coupling))
-        batch = captured.inputs[0].shape[0]
-        costs = cost_model(captured.network, flow, coupling, batch)
+        costs = cost_model(captured.network, flow, coupling, captured.batch)
         seed = config.train.seed
         scores = score_units(captured.network, coupling, config.criterion, seed)
         criterion = config.criterion.value

@@ -3,21 +3,24 @@
 Stage: pipeline. In: the configuration. Out: `Prepared`. Removes nothing.
 """
 
+import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import ExportedProgram
 
-from prunecli.config import RunConfig
+from prunecli.config import InputSpec, ModelConfig, RunConfig
 from prunecli.data import DataSet, check_outputs, open_data
-from prunecli.errors import ConfigError, ModelError
+from prunecli.errors import ConfigError
 from prunecli.graph.capture import (
     Captured,
     capture,
     capture_program,
-    fitting_inputs,
+    fitting_example,
     output_shape,
 )
+from prunecli.graph.inputs import Example, of_shape, of_specs
 from prunecli.loading import LoadedModel, load_model
 from prunecli.pipeline.ledger import Ledger
 from prunecli.progress import Reporter
@@ -57,9 +60,15 @@ def prepare(config: RunConfig, ledger: Ledger, reporter: Reporter) -> Prepared:
             ledger.note(data=_data_record(config, data))
     with ledger.stage("capture"), reporter.step("capturing the network"):
         captured = _capture(config, loaded, data)
-        if data is not None:
-            check_outputs(data, output_shape(captured))
         ledger.remark(*captured.notes)
+        if data is not None:
+            _check_one_input(captured)
+            check_outputs(data, output_shape(captured))
+            if len(captured.outputs) > 1:
+                ledger.remark(
+                    f"of {len(captured.outputs)} outputs, {captured.outputs[0]} is trained and "
+                    "scored with --data; all are exported"
+                )
     return Prepared(loaded.sha256, captured, data)
 
 
@@ -69,7 +78,12 @@ def _sample_shape(config: RunConfig, loaded: LoadedModel) -> tuple[int, ...] | N
     Raises:
         ConfigError: both do, and differ.
     """
-    asked = config.model.input_shape
+    if config.model.inputs and loaded.program is not None:
+        raise ConfigError(
+            "--input: an exported program has its own inputs, got --input for one",
+            "drop --input, or export the program again",
+        )
+    asked = config.model.input_shape or _fixed_shape(config.model.inputs)
     own = None if loaded.program is None else _program_shape(loaded.program)
     if asked is not None and own is not None and asked[1:] != own[1:]:
         raise ConfigError(
@@ -88,37 +102,54 @@ def _program_shape(program: ExportedProgram) -> tuple[int, ...] | None:
 
 def _capture(config: RunConfig, loaded: LoadedModel, data: DataSet | None) -> Captured:
     if loaded.program is not None:
-        return _one_input(capture_program(loaded.program))
+        return capture_program(loaded.program)
     assert loaded.module is not None
-    if config.model.input_shape is not None:
-        shape = config.model.input_shape
-    elif data is not None:
-        shape = (1, *data.preprocess(data.train.inputs[:1]).shape[1:])
-    else:
-        raise ConfigError(
-            "model: the shape of its input is not known",
-            "give --input-shape 1,3,224,224 (batch, channels, height, width), or prune with --data",
-        )
-    return capture(loaded.module, _inputs(loaded.module, shape))
-
-
-def _inputs(module: nn.Module, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
     try:
-        return fitting_inputs(module, shape)
+        example = fitting_example(loaded.module, _examples(config.model, loaded, data))
     except RuntimeError as error:  # what the CPU's allocator raises
         raise ConfigError(
-            f"--input-shape: an input must fit the memory, got {shape}",
+            "--input-shape: an input must fit the memory, got "
+            f"{config.model.input_shape or config.model.inputs}",
             "give the shape that the network was trained on",
         ) from error
+    return capture(loaded.module, example)
 
 
-def _one_input(captured: Captured) -> Captured:
-    if len(captured.inputs) != 1:
-        raise ModelError(
-            f"program: exactly one input tensor is needed, got {len(captured.inputs)}",
-            "export a wrapper that takes one tensor",
+def _examples(config: ModelConfig, loaded: LoadedModel, data: DataSet | None) -> Iterator[Example]:
+    """What to try the network with, as far as the user or the checkpoint says it."""
+    assert loaded.module is not None
+    parameters = inspect.signature(loaded.module.forward).parameters.values()
+    if config.inputs:
+        in_order = all(item.kind is inspect.Parameter.VAR_POSITIONAL for item in parameters)
+        return of_specs(config.inputs, by_position=in_order)
+    if config.input_shape is not None:
+        return of_shape(config.input_shape)
+    if data is not None:
+        return of_shape((1, *data.preprocess(data.train.inputs[:1]).shape[1:]))
+    if loaded.inputs:
+        return of_specs(loaded.inputs)
+    needed = [item.name for item in parameters if item.default is inspect.Parameter.empty]
+    raise ConfigError(
+        "model: the shape of its input is not known",
+        "give --input-shape 1,3,224,224 (batch, channels, height, width), or prune with --data; "
+        f"for anything else say --input '{(needed or ['x'])[0]}=int64[batch,seq]' for each input",
+    )
+
+
+def _fixed_shape(specs: tuple[InputSpec, ...]) -> tuple[int, ...] | None:
+    """What a single `--input` says about the shape of an example."""
+    if len(specs) != 1 or any(axis.extent is None for axis in specs[0].axes[1:]):
+        return None
+    return (1, *(axis.extent or 1 for axis in specs[0].axes[1:]))
+
+
+def _check_one_input(captured: Captured) -> None:
+    if len(captured.inputs) != 1 or not captured.inputs[0].is_floating_point():
+        kinds = ", ".join(str(item.dtype).removeprefix("torch.") for item in captured.inputs)
+        raise ConfigError(
+            f"--data: networks with one input of numbers can be trained here, got {kinds}",
+            "leave out --data to prune without training, and train the written .pt2 program",
         )
-    return captured
 
 
 def _data_record(config: RunConfig, data: DataSet) -> record.Data:

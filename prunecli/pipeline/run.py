@@ -125,7 +125,7 @@ def _export_original(
     captured = prepared.captured
     path = files.path(RowName.ORIGINAL)
     with ledger.stage("export original"), reporter.step("exporting the original"):
-        exportable = make_exportable(captured.network, captured.inputs, captured.dynamic_batch)
+        exportable = make_exportable(captured.network, captured)
         with writing(files.final):
             write_onnx(exportable, path, {})
         verify_outputs(path, captured.network, exportable, config.atol, config.train.seed)
@@ -171,7 +171,7 @@ def _export(
 ) -> Exportable:
     captured, path = prepared.captured, files.path(name)
     with ledger.stage(f"export {name.value}"), reporter.step(f"exporting the {name.value} network"):
-        exportable = make_exportable(network, captured.inputs, captured.dynamic_batch)
+        exportable = make_exportable(network, captured)
         with writing(files.final):
             write_onnx(exportable, path, _metadata(config, prepared, planned))
         verified = verify_outputs(path, network, exportable, config.atol, config.train.seed)
@@ -231,11 +231,11 @@ def _measure(
         )
 
 
-def _latency_inputs(prepared: Prepared) -> Tensor:
+def _latency_inputs(prepared: Prepared) -> tuple[Tensor, ...]:
     """Real examples where there are some: values can matter for speed (denormals, zeros)."""
     if prepared.data is not None:
-        return prepared.data.preprocess(prepared.data.validation.inputs[:8])
-    return prepared.captured.inputs[0]
+        return (prepared.data.preprocess(prepared.data.validation.inputs[:8]),)
+    return prepared.captured.inputs
 
 
 def _ship(

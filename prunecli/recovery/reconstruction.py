@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from prunecli.graph.capture import Captured
 from prunecli.graph.fields import Value
+from prunecli.graph.nodes import attribute, operator_name, shape_of
 from prunecli.graph.stepping import Stepper
-from prunecli.graph.walk import attribute, operator_name, shape_of
 from prunecli.progress import Reporter
 from prunecli.recovery.leastsquares import fit, fit_few
 from prunecli.surgery.kept import Kept
@@ -87,7 +87,7 @@ def affordable(captured: Captured, wanted: int) -> int:
         live += sizes.get(node, 0)
         peak = max(peak, live)
         live -= sum(sizes.pop(dead, 0) for dead in stepper.user_to_last_uses.get(node, ()))
-    each = 2 * peak / captured.inputs[0].shape[0]
+    each = 2 * peak / captured.batch
     return max(1, min(wanted, int(LIVE_BYTES / max(each, 1.0))))
 
 

@@ -85,20 +85,11 @@ def _sum_of_scores(task: Task, outputs: Tensor, wanted: Tensor) -> float:
 
 
 def forward(network: GraphModule, inputs: Tensor, placement: Placement) -> Tensor:
-    """The network's output for `inputs` `(B, ...)`: `(B, classes)` or `(B, targets)`.
-
-    Raises:
-        ModelError: the network returns something other than one tensor.
-    """
+    """The network's (first) output for `inputs` `(B, ...)`: `(B, classes)` or `(B, targets)`."""
     outputs = network(placement.fit(inputs))
-    if isinstance(outputs, (tuple, list)) and len(outputs) == 1:
-        outputs = outputs[0]
-    if not isinstance(outputs, Tensor):
-        raise ModelError(
-            f"network: one output tensor is needed for training, got {type(outputs).__name__}",
-            "leave --data out to prune without training, or wrap the model in a --model factory",
-        )
-    return outputs
+    found = outputs[0] if isinstance(outputs, tuple) else outputs
+    assert isinstance(found, Tensor)
+    return found
 
 
 def fitted_targets(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:

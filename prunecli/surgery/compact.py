@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from prunecli.graph.capture import Captured, quiet_export
 from prunecli.graph.coupling import Slot
-from prunecli.graph.walk import attribute
+from prunecli.graph.nodes import attribute
 from prunecli.surgery.constants import rewrite
 from prunecli.surgery.kept import Kept
 

@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from prunecli.graph.fields import Value
-from prunecli.graph.walk import operator_name
+from prunecli.graph.nodes import operator_name
 from prunecli.surgery.kept import Kept
 
 

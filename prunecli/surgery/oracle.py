@@ -17,8 +17,8 @@ from torch import Tensor, fx, nn
 from prunecli.errors import VerificationError
 from prunecli.graph.capture import Captured
 from prunecli.graph.fields import Value
+from prunecli.graph.nodes import attribute
 from prunecli.graph.stepping import Stepper, cast
-from prunecli.graph.walk import attribute
 from prunecli.surgery.kept import Kept
 
 BUG = "this is a bug in prunecli: please report it with the model and the plan"

@@ -195,7 +195,8 @@ MODELS = [
     case(
         "{weights} --model {net}",
         "model: the shape of its input is not known",
-        "give --input-shape 1,3,224,224 (batch, channels, height, width), or prune with --data",
+        "give --input-shape 1,3,224,224 (batch, channels, height, width), or prune with --data; "
+        "for anything else say --input 'input=int64[batch,seq]' for each input",
         "shape unknown",
     ),
     case(

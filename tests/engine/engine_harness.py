@@ -21,6 +21,7 @@ from prunecli.config import Criterion, Quantity, Target
 from prunecli.graph.capture import Captured, capture
 from prunecli.graph.cost import CostModel, cost_model
 from prunecli.graph.coupling import Coupling, couple
+from prunecli.graph.inputs import positional
 from prunecli.graph.walk import Flow, walk
 from prunecli.importance.criteria import Scores, score_units
 from prunecli.selection.budget import select
@@ -96,7 +97,7 @@ def shaken(module: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def analyse(module: nn.Module, shapes: tuple[Shape, ...]) -> Analysis:
-    captured = capture(module, inputs_of(shapes, 2))
+    captured = capture(module, positional(inputs_of(shapes, 2)))
     flow = walk(captured)
     coupling = couple(flow)
     costs = cost_model(captured.network, flow, coupling, 2)

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from prunecli.export.onnx_file import make_exportable, write_onnx
 from prunecli.graph.capture import capture
+from prunecli.graph.inputs import positional
 from prunecli.surgery.oracle import relative
 from zoo_check import apart, leaves, onnx_outputs
 from zoo_entry import Entry, images
@@ -32,7 +33,7 @@ def test_parameters_of_training_are_dropped_and_statistics_stay() -> None:
     torch.manual_seed(0)
     model = WithSideHead()
     inputs = (torch.randn(2, 3, 8, 8),)
-    network = capture(model, inputs).network
+    network = capture(model, positional(inputs)).network
     assert {name for name, _ in network.named_parameters()} == {
         "body.0.weight", "body.0.bias", "body.1.weight", "body.1.bias", "head.weight", "head.bias"
     }  # fmt: skip
@@ -115,8 +116,8 @@ class WithBias(nn.Module):
 
 def test_attention_with_a_learned_bias_is_exported(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    captured = capture(WithBias(), (torch.randn(2, 6, 16),))
-    exportable = make_exportable(captured.network, captured.inputs, captured.dynamic_batch)
+    captured = capture(WithBias(), positional((torch.randn(2, 6, 16),)))
+    exportable = make_exportable(captured.network, captured)
     write_onnx(exportable, tmp_path / "model.onnx", {})
     inputs = (torch.randn(3, 6, 16),)
     with torch.no_grad():

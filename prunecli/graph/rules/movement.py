@@ -47,6 +47,9 @@ def cut(call: Call) -> Value | tuple[Value, ...]:
     _, value = _moved(call)
     axis = call.arguments["dim"] % len(value.shape)
     field = value.field_at(axis)
+    if field is not None and any(_is_size(item) for item in call.node.all_input_nodes):
+        # Only the part that the example's sizes show is known here.
+        pin(call, field, axis, call.why("is cut where the input's size says"))
     if (
         field is not None
         and len(labelled_axes(field)) > 1
@@ -54,6 +57,10 @@ def cut(call: Call) -> Value | tuple[Value, ...]:
     ):
         pin(call, field, axis, call.why(SINGLED_OUT))
     return move(call)
+
+
+def _is_size(node: fx.Node) -> bool:
+    return not isinstance(node.meta.get("val"), Tensor)
 
 
 def move_as(call: Call) -> Value:

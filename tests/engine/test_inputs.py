@@ -1,0 +1,275 @@
+"""Networks with several inputs, dictionaries, flags and nested results, captured and exported."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from engine_harness import channels, choose, shaken
+from torch import Tensor, nn
+
+from prunecli.config import Criterion
+from prunecli.errors import ConfigError, ModelError
+from prunecli.export.onnx_file import make_exportable, write_onnx
+from prunecli.export.verify import verify_outputs
+from prunecli.graph.capture import Captured, capture, capture_program, fitting_example
+from prunecli.graph.cost import cost_model
+from prunecli.graph.coupling import couple
+from prunecli.graph.inputs import of_specs, positional
+from prunecli.graph.walk import walk
+from prunecli.parsing import parse_inputs
+from prunecli.selection.plan import kept_units
+from prunecli.surgery.compact import compact
+from prunecli.surgery.kept import make_kept
+from prunecli.surgery.oracle import check
+
+WORDS, WIDTH = 50, 16
+
+
+class Text(nn.Module):
+    """Tokens with a mask, pooled over the tokens that are not padding."""
+
+    def __init__(self, longest: int = 500) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(WORDS, WIDTH)
+        self.kinds = nn.Embedding(2, WIDTH)
+        self.places = nn.Parameter(torch.zeros(longest, WIDTH))
+        self.body = nn.Sequential(nn.Linear(WIDTH, 32), nn.GELU(), nn.Linear(32, WIDTH))
+        self.head = nn.Linear(WIDTH, 4)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Any = None
+    ) -> dict[str, Any]:
+        x = self.tokens(input_ids) + self.places[: input_ids.shape[1]]
+        if token_type_ids is not None:
+            x = x + self.kinds(token_type_ids)
+        x = x + self.body(x)
+        if attention_mask is not None:
+            weight = attention_mask[..., None].to(x.dtype)
+            pooled = (x * weight).sum(1) / weight.sum(1)
+        else:
+            pooled = x.mean(1)
+        return {"logits": self.head(pooled), "hidden": (x, None), "count": 3}
+
+
+@dataclass
+class Result:
+    scores: Tensor
+    features: list[Tensor]
+
+
+class Batch(nn.Module):
+    """A dictionary in, a dataclass out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.table = nn.Conv2d(3, 8, 3), nn.Linear(5, 8)
+        self.mix, self.head = nn.Linear(8, 12), nn.Linear(12, 2)
+
+    def forward(self, batch: dict[str, Tensor], scale: float = 2.0) -> Result:
+        image = self.image(batch["image"]).relu().mean((2, 3))
+        mixed = self.mix(image * scale + self.table(batch["table"])).relu()
+        return Result(self.head(mixed), [batch["image"].mean((1, 2, 3))])
+
+
+class Any2(nn.Module):
+    """Takes whatever comes, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, *parts: Tensor) -> tuple[Tensor, Tensor]:
+        total = self.one(parts[0] + parts[1]).relu()
+        return self.two(total), parts[1]
+
+
+def captured(module: nn.Module, *inputs: str, by_position: bool = False) -> Captured:
+    examples = of_specs(parse_inputs(inputs), by_position)
+    return capture(module, fitting_example(shaken(module), examples))
+
+
+def halved(found: Captured) -> torch.fx.GraphModule:
+    """Half of the units gone, checked by the oracle."""
+    flow = walk(found)
+    coupling = couple(flow)
+
+    class Found:
+        captured, flow_, costs = found, flow, cost_model(found.network, flow, coupling, found.batch)
+
+    Found.coupling = coupling  # type: ignore[attr-defined]
+    plan = choose(Found, channels(0.5), Criterion.L2)  # type: ignore[arg-type]
+    kept = make_kept(flow, coupling, kept_units(plan, coupling))
+    network = compact(found, kept)
+    check(found, network, kept)
+    assert 2 * sum(item.kept for item in plan.groups) <= sum(item.total for item in plan.groups)
+    assert plan.after.macs < plan.before.macs
+    return network
+
+
+def exported(found: Captured, path: Path) -> onnxruntime.InferenceSession:
+    ready = make_exportable(halved(found), found)
+    write_onnx(ready, path, {})
+    verify_outputs(path, ready.program.module(), ready, 1e-5, seed=0)  # type: ignore[arg-type]
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def test_text_network_keeps_its_free_axes_and_names(tmp_path: Path) -> None:
+    found = captured(
+        Text(),
+        "attention_mask=int64[batch,seq]",
+        "input_ids=int64[batch,seq]",
+        "token_type_ids=int64[batch,seq]",
+    )
+    assert found.axes == (("batch", "seq"),) * 3
+    assert found.outputs == ("logits", "hidden_0")
+    assert [item.limit for item in found.domains] == [0, WORDS, 2]
+    session = exported(found, tmp_path / "text.onnx")
+    names = ["attention_mask", "input_ids", "token_type_ids"]
+    assert [item.name for item in session.get_inputs()] == names
+    assert [item.shape for item in session.get_inputs()] == [["batch", "seq"]] * 3
+    outputs = {item.name: item.shape for item in session.get_outputs()}
+    assert outputs == {"logits": ["batch", 4], "hidden_0": ["batch", "seq", outputs["hidden_0"][2]]}
+    # Lengths that were used neither in capture nor in verification.
+    feed = {name: np.ones((5, 7), dtype=np.int64) for name in names}
+    assert session.run(None, feed)[0].shape == (5, 4)
+
+
+def test_the_graph_answers_as_the_module_does() -> None:
+    module = Text()
+    found = captured(module, "input_ids=int64[batch,seq]", "attention_mask=int64[batch,seq]")
+    ids = torch.randint(0, WORDS, (3, 11))
+    mask = (torch.arange(11) < torch.tensor([[11], [4], [8]])).long()
+    expected = module(input_ids=ids, attention_mask=mask)
+    logits, hidden = found.network(ids, mask)
+    torch.testing.assert_close(logits, expected["logits"])
+    torch.testing.assert_close(hidden, expected["hidden"][0])
+
+
+def test_inputs_drawn_are_ones_that_the_network_can_take() -> None:
+    found = captured(Text(), "input_ids=int64[batch,seq]", "attention_mask=int64[batch,seq]")
+    ids, mask = found.draw({"batch": 40, "seq": 20}, torch.Generator().manual_seed(0))
+    assert ids.shape == mask.shape == (40, 20)
+    assert (int(ids.min()), int(ids.max())) == (0, WORDS - 1)
+    assert mask[0].all()
+    assert mask[1:, :15].all()
+    assert not mask[1:, 15:].any()
+
+
+def test_dictionary_in_and_dataclass_out(tmp_path: Path) -> None:
+    module = Batch()
+    found = captured(module, "batch.table=float32[n,5]", "batch.image=float32[n,3,6,6]")
+    assert found.outputs == ("scores", "features_0")
+    assert found.batch_name == "n"
+    table, image = torch.randn(4, 5), torch.randn(4, 3, 6, 6)
+    expected = module({"image": image, "table": table})
+    torch.testing.assert_close(found.network(table, image)[0], expected.scores)
+    session = exported(found, tmp_path / "batch.onnx")
+    assert [item.shape for item in session.get_inputs()] == [["n", 5], ["n", 3, 6, 6]]
+
+
+def test_inputs_in_order_and_an_input_that_is_an_output(tmp_path: Path) -> None:
+    found = captured(Any2(), "a=float32[1,4]", "b=float32[1,4]", by_position=True)
+    session = exported(found, tmp_path / "any.onnx")
+    feed = {item.name: np.ones((3, 4), dtype=np.float32) for item in session.get_inputs()}
+    assert (session.run(None, feed)[1] == 1).all()
+
+
+def test_a_number_beside_a_named_batch_is_an_input_without_batch() -> None:
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor, shift: Tensor) -> Tensor:
+            return self.two(self.one(x + shift[0]).relu())
+
+    found = captured(Shifted(), "shift=float32[3,4]", "x=float32[batch,4]")
+    assert found.axes == ((None, None), ("batch", None))
+    assert [tuple(item.shape) for item in found.inputs] == [(3, 4), (2, 4)]
+    assert (found.batch_name, found.batch) == ("batch", 2)
+
+
+def test_a_free_axis_is_tried_with_several_lengths_and_the_one_that_is_written() -> None:
+    short = captured(Text(longest=20), "input_ids=int64[batch,seq]")
+    assert short.inputs[0].shape == (2, 16)
+    written = captured(Text(), "input_ids=int64[batch,seq=37]")
+    assert written.inputs[0].shape == (2, 37)
+
+
+def test_an_axis_that_the_network_fixes_is_told() -> None:
+    class Fixed(Text):
+        def forward(self, input_ids: Tensor) -> Tensor:  # type: ignore[override]
+            return self.head(self.tokens(input_ids).view(-1, 16, WIDTH).mean(1))
+
+    found = captured(Fixed(), "input_ids=int64[batch,seq=16]")
+    assert found.axes[0][1] is None or found.axes[0][0] is None
+    assert any("fixes" in note for note in found.notes)
+
+
+def test_programs_with_keywords_and_missing_arguments(tmp_path: Path) -> None:
+    module = shaken(Text())
+    ids, mask = torch.randint(0, WORDS, (2, 9)), torch.ones(2, 9, dtype=torch.long)
+    batch, seq = torch.export.Dim("batch"), torch.export.Dim("seq", max=500)
+    shapes = {"input_ids": {0: batch, 1: seq}, "attention_mask": {0: batch, 1: seq}}
+    program = torch.export.export(
+        module,
+        (ids,),
+        {"attention_mask": mask, "token_type_ids": None},
+        dynamic_shapes={**shapes, "token_type_ids": None},
+    )
+    torch.export.save(program, tmp_path / "text.pt2")
+    found = capture_program(torch.export.load(tmp_path / "text.pt2"))
+    assert len(found.inputs) == 2
+    assert found.dynamic_batch
+    torch.testing.assert_close(found.network(ids, mask)[0], module(ids, mask)["logits"])
+    exported(found, tmp_path / "text.onnx")
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs", "error", "text"),
+    [
+        (Text, ["ids=int64[batch,seq]"], ConfigError, "--input ids: must be an input of the"),
+        (Text, ["attention_mask=int64[b,s]"], ConfigError, "got none for input_ids"),
+        (Batch, ["image=float32[1,3,6,6]"], ConfigError, "--input image: must be an input"),
+        (
+            Batch,
+            ["batch.image=float32[1,3,6,6]"],
+            ModelError,
+            "rejects an input of shape batch.image",
+        ),
+        (Text, ["input_ids=float32[batch,seq]"], ModelError, "rejects an input of shape input_ids"),
+    ],
+)
+def test_wrong_inputs(
+    module: Callable[[], nn.Module], inputs: list[str], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        captured(module(), *inputs)
+
+
+def test_hints_name_what_the_network_takes() -> None:
+    with pytest.raises(ConfigError) as caught:
+        captured(Text(), "ids=int64[batch,seq]")
+    hint = "its forward takes input_ids, attention_mask, token_type_ids"
+    assert caught.value.hint == hint
+
+
+def test_nothing_but_tensors_leaves_a_graph() -> None:
+    class Wrong(nn.Linear):
+        def forward(self, x: Tensor) -> Any:
+            return {"n": 3, "cache": object()}
+
+    with pytest.raises(ModelError, match=r"must return tensors, got cache \(object\)"):
+        capture(Wrong(3, 3), positional((torch.randn(2, 3),)))
+
+
+def test_what_was_done_to_the_module_is_undone() -> None:
+    module = Any2()
+    captured(module, "a=float32[1,4]", "b=float32[1,4]", by_position=True)
+    assert "forward" not in vars(module)
+    assert len(module(torch.ones(1, 4), torch.ones(1, 4))) == 2
