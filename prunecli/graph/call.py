@@ -13,6 +13,7 @@ from torch import Tensor, fx
 
 from prunecli.graph.fields import Value, aligned, along, labelled_axes
 from prunecli.graph.labels import FIXED, Freeze, Labels
+from prunecli.graph.nodes import stack_trace
 
 Shape = tuple[int, ...]
 
@@ -59,7 +60,7 @@ class Notes:
         blocks: per node with a number of groups, the labels of its blocks, one row each.
         block_axes: axes of weights that restart per block, by (tensor, axis).
         kinds: per kind of unit, labels that are of it.
-        unknown: operators without a rule -> module paths.
+        unknown: operators without a rule -> module paths and stack traces.
     """
 
     contractions: list[Contraction] = dataclasses.field(default_factory=list)
@@ -67,7 +68,7 @@ class Notes:
     blocks: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     block_axes: dict[tuple[str, int], BlockAxis] = dataclasses.field(default_factory=dict)
     kinds: dict[str, list[Tensor]] = dataclasses.field(default_factory=dict)
-    unknown: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    unknown: dict[str, list[tuple[str, str]]] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Call:
 
     def why(self, reason: str, *, structural: bool = False) -> Freeze:
         """A reason that points at this call."""
-        return Freeze(reason, self.name, self.place, structural)
+        return Freeze(reason, self.name, self.place, structural, stack_trace(self.node))
 
 
 Rule = Callable[[Call], Value | tuple[Value, ...]]

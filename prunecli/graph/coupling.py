@@ -3,18 +3,22 @@
 Stage: graph. In: the walk's `Flow`. Out: `Coupling`. Knows no scores and no budgets.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from prunecli.graph.fields import labelled_axes
 from prunecli.graph.labels import FIXED, Freeze, LabelArray, components
 from prunecli.graph.layout import settle
 from prunecli.graph.walk import Flow
 
 UnitArray = npt.NDArray[np.int64]
+
+MOST_MAKERS = 2
+"""A gated feed-forward part has two layers that make its width, a residual stream more."""
 
 STAYS = -1
 """Unit number of positions that must stay."""
@@ -129,25 +133,52 @@ def couple(flow: Flow) -> Coupling:
     count = int(unit_of.max()) + 1
     rank_blocks = tuple(RankBlock(unit_of[rows]) for rows in layout.rank_rows)
     named = {kind: [item.numpy() for item in own] for kind, own in flow.notes.kinds.items()}
-    groups = _groups(count, slots, _kinds(count, unit_of, {**named, **layout.kinds}))
+    kinds = _kinds(count, unit_of, [_inner_widths(flow, unit_of), named, layout.kinds])
+    groups = _groups(count, slots, kinds)
     parts = _parts(flow, unit_of, slots)
     frozen = _reasons(root, freezes, slot_labels)
     return Coupling(unit_of, count, slots, groups, rank_blocks, parts, frozen)
 
 
-KINDS = ("channels", "groups", "hidden", "head_dim", "heads")
+KINDS = ("channels", "groups", "ffn", "hidden", "head_dim", "heads")
 """What a unit can be; where several apply, the last one names it."""
 
 
-def _kinds(count: int, unit_of: UnitArray, found: Mapping[str, list[LabelArray]]) -> list[str]:
+def _kinds(
+    count: int, unit_of: UnitArray, found: Sequence[Mapping[str, list[LabelArray]]]
+) -> list[str]:
     """Kind of every unit."""
     kinds = ["channels"] * count
     for kind in KINDS:
-        for labels in found.get(kind, ()):
+        for labels in (item for source in found for item in source.get(kind, ())):
             for unit in np.unique(unit_of[labels]).tolist():
                 if unit != STAYS:
                     kinds[unit] = kind
     return kinds
+
+
+def _inner_widths(flow: Flow, unit_of: UnitArray) -> dict[str, list[LabelArray]]:
+    """Labels that matrix products make and a single one reads: the feed-forward width in a
+    network of tokens, hidden units in one of vectors."""
+    makers = np.zeros(unit_of.max() + 2, dtype=np.int64)  # STAYS counts in the last place
+    readers, products = makers.copy(), makers.copy()
+    made: list[tuple[int, LabelArray]] = []
+    for item in flow.notes.contractions:
+        if item.contracted is not None and item.blocks is None:
+            units = np.unique(unit_of[item.contracted.numpy()])
+            readers[units] += 1
+            products[units] += item.out.field_at(-1) is not None
+        last = item.out.field_at(-1)
+        if last is not None and len(labelled_axes(last)) == 1:
+            made.append((len(item.out.shape), last.reshape(-1).numpy()))
+            makers[np.unique(unit_of[made[-1][1]])] += 1
+    found: dict[str, list[LabelArray]] = {}
+    for rank, labels in made:
+        units = unit_of[labels]
+        inner = (units != STAYS) & (readers[units] == 1) & (products[units] == 1)
+        if inner.all() and (makers[units] <= MOST_MAKERS).all():
+            found.setdefault("ffn" if rank > 2 else "hidden", []).append(labels)
+    return found
 
 
 def _parts(flow: Flow, unit_of: UnitArray, slots: tuple[Slot, ...]) -> tuple[UnitArray, ...]:

@@ -26,12 +26,14 @@ class Freeze:
         operator: the ATen operator that caused it, or empty.
         place: the module path in which that operator stands, or empty.
         structural: true for axes nobody expects to prune (kernel height); left out of reports.
+        trace: the lines of Python that called the operator, as capture noted them.
     """
 
     reason: str
     operator: str = ""
     place: str = ""
     structural: bool = False
+    trace: str = field(default="", compare=False)
 
 
 @dataclass

@@ -30,6 +30,11 @@ def module_path(node: fx.Node) -> str:
     return paths[-1] if paths else ""
 
 
+def stack_trace(node: fx.Node) -> str:
+    """The lines of Python that called the operator, outermost first, as far as they are known."""
+    return node.meta.get("stack_trace") or ""
+
+
 def attribute(network: fx.GraphModule, target: str) -> Any:
     """The tensor behind a dotted `get_attr` target."""
     found: Any = network

@@ -15,7 +15,14 @@ from prunecli.graph.call import Call, Notes, Shape, frozen
 from prunecli.graph.capture import Captured
 from prunecli.graph.fields import Value, along
 from prunecli.graph.labels import Freeze, Labels
-from prunecli.graph.nodes import attribute, concrete, module_path, operator_name, shape_of
+from prunecli.graph.nodes import (
+    attribute,
+    concrete,
+    module_path,
+    operator_name,
+    shape_of,
+    stack_trace,
+)
 from prunecli.graph.rules.table import RULES
 
 Result = Value | tuple[Value, ...] | None
@@ -81,7 +88,7 @@ def _call(node: fx.Node, values: dict[str, Result], labels: Labels, notes: Notes
 def _frozen(call: Call) -> Result:
     """No rule: whatever reaches the operator stays as it is."""
     if any(value.fields for value in call.values()):
-        call.notes.unknown.setdefault(call.name, []).append(call.place)
+        call.notes.unknown.setdefault(call.name, []).append((call.place, stack_trace(call.node)))
     return frozen(call, "no rule for this operator")
 
 

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
 from torch import nn
 
 from prunecli.compat import declare_missing_operators
@@ -91,8 +92,6 @@ def _read_config(path: Path) -> Mapping[str, Any]:
 def _of_timm(
     path: Path, config: Mapping[str, Any], file: Path
 ) -> tuple[nn.Module, tuple[InputSpec, ...], tuple[str, ...]]:
-    from safetensors.torch import load_file
-
     name = str(config["architecture"])
     build = library_factory(f"timm:{name}", "timm", name)
     assert build is not None

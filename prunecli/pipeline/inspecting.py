@@ -11,14 +11,16 @@ import numpy as np
 
 from prunecli.config import Criterion, ModelConfig, Quantity, RunConfig, Target
 from prunecli.errors import NothingToPruneError
+from prunecli.graph.capture import Captured
 from prunecli.graph.cost import Cost, cost_model
 from prunecli.graph.coupling import Coupling, couple, layer_of
 from prunecli.graph.walk import Flow, walk
 from prunecli.importance.criteria import Scores, score_units
 from prunecli.pipeline.ledger import Ledger
 from prunecli.pipeline.planning import frozen_rows
-from prunecli.pipeline.prepare import prepare
+from prunecli.pipeline.prepare import can_train, prepare
 from prunecli.progress import Reporter
+from prunecli.report.advice import source_line
 from prunecli.report.inspection import (
     InspectedGroup,
     Inspection,
@@ -64,9 +66,9 @@ def inspect(config: ModelConfig, reporter: Reporter) -> Inspection:
         round(least.macs),
         round(least.params),
         groups,
-        frozen_rows(coupling),
+        frozen_rows(captured, coupling),
         _unknown(flow),
-        _next_command(config, before, least),
+        _next_command(config, captured, before, least),
         ledger.report.notes,
     )
 
@@ -78,9 +80,8 @@ def _steps(flow: Flow, coupling: Coupling, scores: Scores) -> Steps:
         hint = "; ".join(map(unknown_line, _unknown(flow)))
         raise NothingToPruneError(
             error.message,
-            f"{hint}: docs/operators.md says how to add one"
-            if hint
-            else "only widths between two layers can be cut, never the network's inputs or outputs",
+            hint
+            or "only widths between two layers can be cut, never the network's inputs or outputs",
         ) from error
 
 
@@ -105,12 +106,16 @@ def _share_gone(before: float, after: float) -> float:
 
 def _unknown(flow: Flow) -> tuple[UnknownOperator, ...]:
     return tuple(
-        UnknownOperator(operator, tuple(dict.fromkeys(places)))
-        for operator, places in flow.notes.unknown.items()
+        UnknownOperator(
+            operator,
+            tuple(dict.fromkeys(place for place, _ in calls)),
+            tuple(dict.fromkeys(filter(None, (source_line(trace) for _, trace in calls)))),
+        )
+        for operator, calls in flow.notes.unknown.items()
     )
 
 
-def _next_command(config: ModelConfig, before: Cost, least: Cost) -> str:
+def _next_command(config: ModelConfig, captured: Captured, before: Cost, least: Cost) -> str:
     """`prunecli prune` with the same network and a target that can be reached."""
     words = ["prunecli", "prune", str(config.checkpoint)]
     if config.factory is not None:
@@ -123,7 +128,8 @@ def _next_command(config: ModelConfig, before: Cost, least: Cost) -> str:
         words += ["--input", spec.in_words()]
     if config.allow_pickle:
         words.append("--allow-pickle")
-    return shlex.join([*words, "--data", "PATH", *_target(before, least)])
+    data = ("--data", "PATH") if can_train(captured) else ()
+    return shlex.join([*words, *data, *_target(before, least)])
 
 
 def _target(before: Cost, least: Cost) -> tuple[str, ...]:

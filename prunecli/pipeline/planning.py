@@ -5,6 +5,8 @@ Stage: pipeline. In: `Prepared`. Out: `Planned`.
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from prunecli.config import Quantity, RunConfig
 from prunecli.graph.capture import Captured
 from prunecli.graph.cost import CostModel, cost_model
@@ -14,6 +16,7 @@ from prunecli.importance.criteria import score_units
 from prunecli.pipeline.ledger import Ledger
 from prunecli.progress import Reporter
 from prunecli.report import record
+from prunecli.report.advice import advice, source_line
 from prunecli.selection.budget import select
 from prunecli.selection.plan import Plan
 
@@ -41,7 +44,7 @@ def plan(config: RunConfig, captured: Captured, ledger: Ledger, reporter: Report
     with ledger.stage("plan"), reporter.step("analysing and planning"):
         flow = walk(captured)
         coupling = couple(flow)
-        ledger.note(frozen=frozen_rows(coupling))
+        ledger.note(frozen=frozen_rows(captured, coupling))
         costs = cost_model(captured.network, flow, coupling, captured.batch)
         seed = config.train.seed
         scores = score_units(captured.network, coupling, config.criterion, seed)
@@ -51,11 +54,26 @@ def plan(config: RunConfig, captured: Captured, ledger: Ledger, reporter: Report
     return Planned(flow, coupling, costs, chosen)
 
 
-def frozen_rows(coupling: Coupling) -> tuple[record.FrozenRow, ...]:
-    """What stays as it is, for the report."""
+def frozen_rows(captured: Captured, coupling: Coupling) -> tuple[record.FrozenRow, ...]:
+    """What stays as it is, for the report; tables of indices were never to be pruned."""
+    network = captured.network
+    indices = {
+        name
+        for name, item in (*network.named_buffers(), *vars(network).items())
+        if isinstance(item, Tensor) and not item.is_floating_point()
+    }
+    found = ((tuple(x for x in item.layers if x not in indices), item) for item in coupling.frozen)
     return tuple(
-        record.FrozenRow(item.layers, item.why.reason, item.why.operator or None)
-        for item in coupling.frozen
+        record.FrozenRow(
+            layers,
+            item.why.reason,
+            item.why.operator or None,
+            item.why.place or None,
+            source_line(item.why.trace),
+            advice(item.why.reason),
+        )
+        for layers, item in found
+        if layers
     )
 
 

@@ -143,8 +143,13 @@ def _fixed_shape(specs: tuple[InputSpec, ...]) -> tuple[int, ...] | None:
     return (1, *(axis.extent or 1 for axis in specs[0].axes[1:]))
 
 
+def can_train(captured: Captured) -> bool:
+    """Whether the data sets that can be read fit the network's inputs."""
+    return len(captured.inputs) == 1 and captured.inputs[0].is_floating_point()
+
+
 def _check_one_input(captured: Captured) -> None:
-    if len(captured.inputs) != 1 or not captured.inputs[0].is_floating_point():
+    if not can_train(captured):
         kinds = ", ".join(str(item.dtype).removeprefix("torch.") for item in captured.inputs)
         raise ConfigError(
             f"--data: networks with one input of numbers can be trained here, got {kinds}",

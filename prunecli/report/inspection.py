@@ -7,7 +7,8 @@ lines under it. Never computes a figure, never draws.
 from dataclasses import dataclass
 
 from prunecli.report import units
-from prunecli.report.lines import frozen_lines
+from prunecli.report.advice import NO_RULE, advice
+from prunecli.report.lines import TOP, advice_lines, cause, merged_causes
 from prunecli.report.record import Checkpoint, FrozenRow
 from prunecli.report.table import Cells
 
@@ -15,7 +16,6 @@ WHAT_SHARES_MEAN = (
     "shares: of the whole network, what goes when as much of this one group as may go is removed; "
     "a layer between two groups counts for both, so they do not add up"
 )
-TOP = "the network itself"
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,16 @@ class InspectedGroup:
 
 @dataclass(frozen=True)
 class UnknownOperator:
-    """An operator without a rule, and the modules that call it; `""` is the network itself."""
+    """An operator without a rule.
+
+    Attributes:
+        places: modules that call it; `""` is the network itself.
+        sources: files and lines of the calls.
+    """
 
     operator: str
     places: tuple[str, ...]
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,8 @@ class Inspection:
 
 
 def inspection_cells(found: Inspection) -> Cells:
-    """One row for each group."""
-    rows = tuple(
+    """One row for each group, then one for each cause that freezes something."""
+    rows = [
         (
             group.id,
             group.kind,
@@ -82,11 +88,18 @@ def inspection_cells(found: Inspection) -> Cells:
             str(group.may_go),
             units.percent(group.macs_share),
             units.percent(group.params_share),
+            "no",
         )
         for group in found.groups
+    ]
+    for row in merged_causes(found.frozen):
+        first = row.layers[0] if row.layers else "-"
+        rows.append((first, "-", units.names(row.layers), "-", "0", "-", "-", cause(row)))
+    header = (
+        *("group", "kind", "layers", "size", "may go"),
+        *("share of MACs", "share of parameters", "frozen"),
     )
-    header = ("group", "kind", "layers", "size", "may go", "share of MACs", "share of parameters")
-    return Cells(header, rows, frozenset({0, 1, 2}))
+    return Cells(header, tuple(rows), frozenset({0, 1, 2, 7}))
 
 
 def inspection_lines(found: Inspection) -> tuple[str, ...]:
@@ -95,7 +108,7 @@ def inspection_lines(found: Inspection) -> tuple[str, ...]:
         WHAT_SHARES_MEAN,
         _smallest("MACs", found.macs, found.smallest_macs),
         _smallest("parameters", found.params, found.smallest_params),
-        *frozen_lines(found.frozen),
+        *advice_lines(tuple(row for row in found.frozen if row.reason != NO_RULE)),
         *map(unknown_line, found.unknown),
         *(f"note: {note}" for note in (*found.checkpoint.notes, *found.notes)),
         f"next: {found.next_command}",
@@ -103,9 +116,12 @@ def inspection_lines(found: Inspection) -> tuple[str, ...]:
 
 
 def unknown_line(found: UnknownOperator) -> str:
-    """`no rule for aten.foo, called in a, b and 2 more`."""
+    """`no rule for aten.foo, called in a, b and 2 more (net.py:12): what to do`."""
     places = tuple(place or TOP for place in found.places)
-    return f"no rule for {found.operator}, called in {units.names(places)}"
+    lines = f" ({units.names(found.sources)})" if found.sources else ""
+    return (
+        f"no rule for {found.operator}, called in {units.names(places)}{lines}: {advice(NO_RULE)}"
+    )
 
 
 def _smallest(noun: str, before: int, after: int) -> str:

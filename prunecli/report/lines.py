@@ -12,6 +12,8 @@ NO_DATA = "no --data: nothing was trained, accuracy is not shown"
 LEFT_OR_GONE = "targets say what is left, ratios say what goes"
 NOTHING_WRITTEN = "dry run: nothing was written"
 
+TOP = "the network itself"
+
 
 def result_lines(report: Report) -> tuple[str, ...]:
     """Everything under the table of results."""
@@ -153,30 +155,52 @@ def _scoring(report: Report) -> list[str]:
 def _frozen(report: Report) -> list[str]:
     if not report.frozen and not report.groups:
         return []  # Not known yet.
-    return frozen_lines(report.frozen)
+    return [*frozen_lines(report.frozen), *advice_lines(report.frozen)]
 
 
 def frozen_lines(frozen: tuple[FrozenRow, ...]) -> list[str]:
     """What stays as it is, one line for each cause."""
+    return [_frozen_line(row) for row in merged_causes(frozen)] or ["frozen: nothing"]
+
+
+def merged_causes(frozen: tuple[FrozenRow, ...]) -> tuple[FrozenRow, ...]:
+    """One row for each reason and operator, with all layers that it freezes."""
     by_cause: dict[tuple[str, str | None], dict[str, None]] = {}
     for row in frozen:
         layers = by_cause.setdefault((row.reason, row.operator), {})
         layers.update(dict.fromkeys(row.layers))
-    if not by_cause:
-        return ["frozen: nothing"]
-    return [
-        _frozen_line(FrozenRow(tuple(layers), reason, operator))
+    return tuple(
+        FrozenRow(tuple(layers), reason, operator)
         for (reason, operator), layers in by_cause.items()
-    ]
+    )
+
+
+def advice_lines(frozen: tuple[FrozenRow, ...]) -> tuple[str, ...]:
+    """What could be done about frozen parts, with the places in the code."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in frozen:
+        if row.advice is not None:
+            place = row.place or TOP
+            where = f"{place} ({row.source})" if row.source is not None else place
+            found.setdefault((cause(row), row.advice), []).append(where)
+    return tuple(
+        f"hint: {reason}, in {units.names(tuple(dict.fromkeys(places)))}: {text}"
+        for (reason, text), places in found.items()
+    )
+
+
+def cause(row: FrozenRow) -> str:
+    """Reason and operator."""
+    # Many reasons name their operator already.
+    operator = f" [{row.operator}]" if row.operator and row.operator not in row.reason else ""
+    return f"{row.reason}{operator}"
 
 
 def _frozen_line(row: FrozenRow) -> str:
-    # Many reasons name their operator already.
-    operator = f" [{row.operator}]" if row.operator and row.operator not in row.reason else ""
     if not row.layers:
-        return f"frozen: {row.reason}{operator}"
+        return f"frozen: {cause(row)}"
     what = f"{units.plural(len(row.layers), 'layer')} ({units.names(row.layers)})"
-    return f"frozen: {what}: {row.reason}{operator}"
+    return f"frozen: {what}: {cause(row)}"
 
 
 def _checks(report: Report) -> list[str]:

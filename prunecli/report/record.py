@@ -120,11 +120,21 @@ class GroupRow:
 
 @dataclass(frozen=True)
 class FrozenRow:
-    """Layers that were left as they are; `operator` is what caused it, where one did."""
+    """Layers that were left as they are.
+
+    Attributes:
+        operator: what caused it, where one did.
+        place: the module that calls it.
+        source: file and line of that call.
+        advice: what could be done about it.
+    """
 
     layers: tuple[str, ...]
     reason: str
     operator: str | None = None
+    place: str | None = None
+    source: str | None = None
+    advice: str | None = None
 
 
 @dataclass(frozen=True)

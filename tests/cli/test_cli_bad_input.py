@@ -74,7 +74,7 @@ CHECKPOINTS = [
     ),
     case(
         "{bad} " + NET,
-        "checkpoint {bad}: must be a file, got a folder",
+        "checkpoint {bad}: must be a file or hold config.json, got a folder without one",
         "name the checkpoint file inside it",
         "folder",
     ),

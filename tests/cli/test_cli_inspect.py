@@ -13,6 +13,7 @@ from rich.console import Console
 from torch import nn
 
 import prunecli
+from prunecli.report.advice import NO_RULE, advice
 from prunecli.report.as_json import to_json
 from prunecli.report.inspection import WHAT_SHARES_MEAN, inspection_cells, inspection_lines
 from prunecli.report.show import draw
@@ -72,6 +73,10 @@ def params(first: int, second: int) -> int:
     return 27 * first + 3 * first + 9 * first * second + second + 3 * second + 3
 
 
+DO = advice(NO_RULE)
+INPUT = "is multiplied with an axis that cannot shrink [aten.conv2d]"
+
+
 def test_table_of_a_small_network_is_that_counted_by_hand(bench: Bench, here: Path) -> None:
     ended = run("inspect", bench.weights, "--model", bench.net, *SHAPE)
     assert ended.code == 0, ended.err
@@ -84,6 +89,7 @@ def test_table_of_a_small_network_is_that_counted_by_hand(bench: Bench, here: Pa
         "may go",
         "share of MACs",
         "share of parameters",
+        "frozen",
     ]
     gone = [
         f"{100 * (1 - count(*widths) / count(8, 16)):.1f}%"
@@ -91,8 +97,10 @@ def test_table_of_a_small_network_is_that_counted_by_hand(bench: Bench, here: Pa
         for count in (macs, params)
     ]
     assert [re.split(r" {2,}", row) for row in rest[: rest.index("")]] == [
-        ["0", "channels", "0, 1, 4", "8", "7", *gone[:2]],
-        ["4", "channels", "4, 8", "16", "15", *gone[2:]],
+        ["0", "channels", "0, 1, 4", "8", "7", *gone[:2], "no"],
+        ["4", "channels", "4, 8", "16", "15", *gone[2:], "no"],
+        ["0", "-", "0", "-", "0", "-", "-", INPUT],
+        ["8", "-", "8", "-", "0", "-", "-", "network output"],
     ]
     assert rest[rest.index("") + 1] == WHAT_SHARES_MEAN
     assert "\x1b" not in ended.out
@@ -147,8 +155,14 @@ def test_operator_without_a_rule_is_named_with_what_it_freezes(odd: Path, here: 
     assert ended.code == 0, ended.err
     lines = ended.out.splitlines()
     assert [line.split()[0] for line in lines[2:3]] == ["narrow"]
-    assert "no rule for aten.sort, called in the network itself" in lines
-    assert any(line.startswith("frozen: 1 layer (wide): no rule for") for line in lines)
+    source = next(
+        place
+        for place, text in enumerate((odd / "odd.py").read_text().splitlines(), start=1)
+        if "sort" in text
+    )
+    called = f"no rule for aten.sort, called in the network itself (odd.py:{source}): {DO}"
+    assert called in lines
+    assert any(line.endswith("no rule for this operator [aten.sort]") for line in lines)
 
 
 def test_suggested_command_asks_for_what_can_be_reached(
@@ -173,7 +187,8 @@ def test_nothing_to_prune_ends_with_the_reasons(odd: Path, here: Path) -> None:
     error, tip = ended.err.splitlines()
     assert error.startswith("ERROR network: nothing can be pruned: wide: no rule for this operator")
     assert "(aten.sort)" in error
-    assert tip.startswith("TIP no rule for aten.sort, called in the network itself: docs/")
+    assert tip.startswith("TIP no rule for aten.sort, called in the network itself (odd.py:")
+    assert tip.endswith(DO)
     assert (ROOT / "docs" / "operators.md").is_file()
 
 

@@ -93,7 +93,10 @@ DOWNLOAD = "the file is cut off or damaged: download or copy it again"
 # What makes the file, what the message must say, what the hint must say.
 FILES: list[Any] = [
     pytest.param(
-        lambda path: path.mkdir(), "must be a file, got a folder", "inside it", id="folder"
+        lambda path: path.mkdir(),
+        "or hold config.json, got a folder without one",
+        "inside it",
+        id="folder",
     ),
     pytest.param(write(b""), "must hold weights, got an empty file", "interrupted", id="empty"),
     pytest.param(

@@ -144,7 +144,21 @@ def contract(call: Call, operands: tuple[tuple[Value, Letters], ...], output: Le
         MULTIPLIED,
     )
     _count(call, out, common, places, float(math.prod(full)))
+    if not call.name.startswith("aten.conv"):
+        _name_heads(call, parts, places)
     return out
+
+
+def _name_heads(call: Call, parts: list[Value], places: range) -> None:
+    """A matrix for each head: what the operands share is the heads, the rest of a field that
+    spans both the width of a head (`attention @ value`)."""
+    shared = [axis for axis in range(places.start) if all(part.shape[axis] > 1 for part in parts)]
+    for part in parts:
+        for field in part.fields:
+            axes = labelled_axes(field)
+            if len(axes) > 1 and not _labels_any(field, places):
+                for axis in axes:
+                    name_cut(call, field, axis, "heads" if axis in shared else "head_dim")
 
 
 def _embedded(value: Value, letters: Letters, space: Letters) -> Value:

@@ -1,0 +1,44 @@
+"""What a user can do about a part that is frozen.
+
+Stage: report. In: the reason. Out: a sentence fragment, or nothing where there is nothing to do
+(an output has the size it has).
+"""
+
+import re
+
+NO_RULE = "no rule for this operator"
+
+ADVICE = {
+    NO_RULE: "write this step with common operators, or add a rule for it "
+    "(docs/operators.md shows how)",
+    "is indexed by a tensor": "take channels with slices instead of index tensors",
+    "is moved as a tensor says": "take channels with slices instead of index tensors",
+    "is sampled at computed places": "sample along other axes than the channels",
+    "is cut where the input's size says": "cut channels at constant places",
+    "is indexed by a constant": "a slice of several channels can shrink, a single index cannot",
+    "is reduced over": "a sum over channels that are left would change: pool over other axes",
+    "is rolled": "roll other axes than the channels",
+    "is added to an axis that cannot shrink": "what is added has a size of its own (an input, a "
+    "constant in the code): as a parameter or buffer of the module it can shrink too",
+    "is multiplied with an axis that cannot shrink": "the other side has a size of its own (an "
+    "input, a constant in the code): as a parameter or buffer of the module it can shrink too",
+}
+"""Reason, as the rules word it, and what to do."""
+
+_LIBRARY = re.compile(r"[\\/](site-packages|dist-packages)[\\/](torch|timm|torchvision)[\\/]")
+_FRAME = re.compile(r'File "([^"]+)", line (\d+), in ')
+
+
+def advice(reason: str) -> str | None:
+    """What to do about `reason`, if anything."""
+    return ADVICE.get(reason)
+
+
+def source_line(trace: str) -> str | None:
+    """`net.py:12`: the innermost line of a stack trace that is not the libraries' own."""
+    frames = _FRAME.findall(trace)
+    own = [frame for frame in frames if not _LIBRARY.search(frame[0])] or frames
+    if not own:
+        return None
+    file, line = own[-1]
+    return f"{re.split(r'[/]|' + re.escape(chr(92)), file)[-1]}:{line}"
