@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
 from prunecli.errors import ModelError
+from prunecli.graph.inlining import inline_contexts
 
 EXAMPLE_BATCH = 2
 """Batch during capture: 1 would be specialised by torch.export, more costs time."""
@@ -151,6 +152,7 @@ def _captured(program: ExportedProgram, inputs: tuple[Tensor, ...]) -> Captured:
     network = program.module(check_guards=False)
     if not isinstance(network, fx.GraphModule):
         raise ModelError("program: does not unlift to a graph module")
+    inline_contexts(network)
     for node in list(network.graph.nodes):
         # Export's checks would reject the compact network's own shapes, other devices, and the
         # precision in which results are compared.
