@@ -15,6 +15,7 @@ from torch.export import Dim, ExportedProgram
 
 from prunecli.errors import ModelError
 from prunecli.graph.calling import first_line, flat_forward, try_forward
+from prunecli.graph.inlining import inline_contexts
 from prunecli.graph.inputs import BATCH, Axes, Domain, Example, batch_name, domains, draw
 
 
@@ -195,6 +196,7 @@ def _flat_network(program: ExportedProgram) -> fx.GraphModule:
     network = program.module(check_guards=False)
     if not isinstance(network, fx.GraphModule):
         raise ModelError("program: does not unlift to a graph module")
+    inline_contexts(network)
     for node in list(network.graph.nodes):
         # Export's checks would reject the compact network's own shapes, other devices, and the
         # precision in which results are compared.

@@ -267,12 +267,12 @@ def _reasons(
     freezes: list[tuple[LabelArray, Freeze]],
     slots: Mapping[tuple[str, int], tuple[LabelArray, int]],
 ) -> tuple[Frozen, ...]:
-    """For every non-structural freeze, the tensors that it reaches."""
+    """For every non-structural freeze, the tensors that it reaches first."""
     first: dict[int, Freeze] = {}
     for labels, why in freezes:
-        if not why.structural:
-            for item in np.unique(root[labels]).tolist():
-                first.setdefault(item, why)
+        for item in np.unique(root[labels]).tolist():
+            first.setdefault(item, why)
+    first = {item: why for item, why in first.items() if not why.structural}
     reached: dict[Freeze, list[str]] = {}
     for (name, _), (found, _) in slots.items():
         for item in np.unique(root[found]).tolist():

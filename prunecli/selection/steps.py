@@ -70,11 +70,12 @@ def _by_rank(rows: UnitArray, scores: Scores, step: UnitArray) -> list[int]:
 
 def _round(coupling: Coupling, scores: Scores, step: UnitArray, round_to: int) -> None:
     """Join consecutive ranks of a group, lowest scores first, into steps of whole blocks."""
+    # Rows that lose equally many may belong to different groups (keys here, values there).
+    joined = np.bincount(step, minlength=step.size)[step] > 1
     for group in coupling.groups:
-        pieces = np.unique(step[group.units])
-        if pieces.size < group.units.size:
+        if joined[group.units].any():
             continue
-        block = block_of(pieces.size, _channels_per_unit(coupling, group), round_to)
+        block = block_of(group.units.size, _channels_per_unit(coupling, group), round_to)
         if block == 1:
             continue
         ranked = group.units[np.argsort(scores[group.units], kind="stable")]

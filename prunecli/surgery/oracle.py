@@ -179,10 +179,10 @@ class _Masked(Stepper):
         given[names[0]] = small
         if "normalized_shape" in given:
             given["normalized_shape"] = list(small.shape[-len(given["normalized_shape"]) :])
-        else:
+        elif "num_groups" in given:
             blocks = self.kept.blocks(node.name)
             given["num_groups"] = blocks if blocks is not None else given["num_groups"]
-        for name in ("weight", "bias"):
+        for name in ("weight", "bias", "running_mean", "running_var"):
             if given.get(name) is not None:
                 given[name] = self._own_part(node, names.index(name), given[name])
         result = node.target(*(given[name] for name in names if name in given))  # type: ignore[operator]

@@ -23,7 +23,7 @@ from engine_harness import (
     shaken,
 )
 from engine_nets import IMAGES, fine_net, frozen_net, mlp
-from torch import nn
+from torch import Tensor, nn
 
 from prunecli.config import Criterion, Quantity, Target
 from prunecli.errors import ConfigError, NothingToPruneError, TargetError
@@ -206,6 +206,26 @@ def test_rounding_keeps_widths_on_multiples(found: Analysis, share: float) -> No
     free = [group for group in plan.groups if group.name not in ("pw", "group")]
     odd = [group.name for group in free if group.kept % 8]
     assert len(odd) <= 1, [(group.name, group.kept) for group in plan.groups]
+
+
+def one_head(n: Net, x: Tensor) -> Tensor:
+    q, (k, v) = n.q(x), n.kv(x).unflatten(-1, (2, 1, 32)).permute(2, 0, 1, 3, 4).unbind(0)
+    k, v = k.flatten(2), v.flatten(2)
+    return n.o((q @ k.transpose(1, 2)).softmax(-1) @ v)
+
+
+def test_rounding_leaves_rows_that_lose_equally_many_alone() -> None:
+    """Keys and values of one head are two rows of one grid, but of different groups."""
+    net = shaken(Net(one_head, q=nn.Linear(10, 32), kv=nn.Linear(10, 64), o=nn.Linear(32, 4)))
+    fused = analyse(net, ((6, 10),))
+    own = scores(fused, Criterion.RANDOM)
+    for share in np.linspace(0.5, 0.9, 9):
+        target = macs(float(share))
+        plan = select(fused.coupling, fused.costs, own, target, "random", 0, round_to=8)
+        kept = kept_of(plan, "kv.weight")
+        assert kept is not None
+        assert (kept < 32).sum() == (kept >= 32).sum() < 32
+        assert_exact(net, ((6, 10),), fused, carry_out(fused, plan))
 
 
 def test_a_network_that_is_all_frozen_says_why() -> None:

@@ -296,20 +296,37 @@ def _grouped(
     groups = call.arguments["groups"]
     # Axis 0 of the weight runs over all channels; axis 1 starts anew in every block.
     flat = labels_along(call, weight, 0)
-    restart = None
-    if inputs is not None and flat is not None and weight.parameter:
-        restart = _block_labels(call, weight, groups)
-    if inputs is None or flat is None or restart is None:
+    if inputs is None or flat is None or (transposed and not weight.parameter):
+        return _frozen_grouped(call, weight, inputs, transposed), None
+    if not weight.parameter:
+        return flat, _computed_grouped(call, weight, inputs, flat)
+    restart = _block_labels(call, weight, groups)
+    if restart is None:
         return _frozen_grouped(call, weight, inputs, transposed), None
     why = call.why(INPUT_MEETS_WEIGHT)
     call.labels.tie(inputs, flat if transposed else restart.reshape(-1), why)
     outputs = restart.reshape(-1) if transposed else flat
+    return outputs, _paired(call, inputs, outputs, groups)
+
+
+def _computed_grouped(call: Call, weight: Value, inputs: Tensor, outputs: Tensor) -> Tensor:
+    """A weight that is computed (standardised, say) has one set of labels along axis 1: every
+    block loses the same of its input channels. Returns them as (blocks, channels per block)."""
+    into = _paired(call, inputs, outputs, call.arguments["groups"])
+    if into.shape[1] > 1:
+        columns = call.labels.presence(into, 1, call.node.name)
+        tie_axes(call, columns, labels_along(call, weight, 1), call.why(INPUT_MEETS_WEIGHT))
+    return into
+
+
+def _paired(call: Call, inputs: Tensor, outputs: Tensor, groups: int) -> Tensor:
+    """Blocks of inputs and of outputs go together; the inputs as (blocks, channels per block)."""
     into, out_of = inputs.reshape(groups, -1), outputs.reshape(groups, -1)
     note_blocks(call, into)
     note_blocks(call, out_of)
     call.notes.blocks[call.node.name] = into
-    call.labels.tie(_rows(call, into), _rows(call, out_of), why)
-    return outputs, into
+    call.labels.tie(_rows(call, into), _rows(call, out_of), call.why(INPUT_MEETS_WEIGHT))
+    return into
 
 
 def _rows(call: Call, matrix: Tensor) -> Tensor:

@@ -259,15 +259,21 @@ def _run(call: Call, arguments: dict[str, Any]) -> tuple[Tensor, ...]:
 
 
 def _disjoint(call: Call, shape: Shape, fields: list[Tensor]) -> Value:
-    """Two fields that a view has put onto one axis cannot be told apart there: both stay."""
+    """Of two fields that a view has put onto one axis, that with more labels speaks for it; the
+    other's stay, so that places still exist exactly while the label they see is kept."""
     for field in fields:
         if not labelled_axes(field):
             call.labels.freeze(field, call.why(SINGLED_OUT))
     fields = [field for field in fields if labelled_axes(field)]
+    # Next to its channels, nobody expects to prune a parameter's kernel size.
+    parameter = any(value.parameter for value in call.values())
+    why = call.why("is merged with another prunable axis", structural=parameter)
     good: list[Tensor] = []
-    for place, field in enumerate(fields):
-        if any(overlap(field, other) for other in fields[:place] + fields[place + 1 :]):
-            call.labels.freeze(field, call.why("is merged with another prunable axis"))
+    if len(fields) > 1:
+        fields.sort(key=lambda item: -torch.unique(item).numel())
+    for field in fields:
+        if any(overlap(field, other) for other in good):
+            call.labels.freeze(field, why)
         else:
             good.append(field)
     return Value(shape, tuple(good))

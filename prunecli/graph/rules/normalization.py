@@ -9,6 +9,11 @@ def channelwise(call: Call) -> Value:
     """Batch and instance norm: every vector belongs to axis 1."""
     value = call.values()[0]
     vectors = tuple(on_axis(item, 1, value.shape) for item in call.values()[1:])
+    # Without stored statistics, those of the kept positions are taken over the other axes.
+    if call.arguments.get("training", call.arguments.get("use_input_stats")):
+        first = 0 if "training" in call.arguments else 2
+        axes = tuple(axis for axis in range(first, len(value.shape)) if axis != 1)
+        call.notes.normalised[call.node.name] = axes
     return merge(call, call.shape, (value, *vectors), "is normalised with")
 
 
