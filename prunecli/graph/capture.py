@@ -15,6 +15,7 @@ from torch.export import Dim, ExportedProgram
 
 from prunecli.errors import ModelError
 from prunecli.graph.calling import first_line, flat_forward, try_forward
+from prunecli.graph.folding import fold
 from prunecli.graph.inputs import BATCH, Axes, Domain, Example, batch_name, domains, draw
 
 
@@ -239,7 +240,7 @@ def _captured(
 ) -> Captured:
     nodes = network.graph.find_nodes(op="placeholder")
     axes: list[Axes] = []
-    notes: list[str] = []
+    notes = list(fold(network))
     for node, own in zip(nodes, wanted, strict=True):
         shape = node.meta["val"].shape
         axes.append(
