@@ -43,8 +43,8 @@ LAYERS = (
     *(linear, convolution, convolution_transpose, embedding, recurrent, attention),
     *(channelwise, trailing, grouped),
 )
-"""Rules of operators that are the network's work. Where they work on parameters only (learned queries,
-a table of positions), that is a part of the network unless it makes a weight."""
+"""Rules of operators that are the network's work. Where they work on parameters only (learned
+queries, a table of positions), that is a part of the network unless it makes a weight."""
 
 TURNS = ("aten.t", "aten.transpose", "aten.permute", "aten.numpy_T", "aten.mT", "aten.swapaxes")
 """Left in the graph after a folded weight, so that one parameter serves all its forms."""

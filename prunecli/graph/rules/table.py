@@ -35,7 +35,7 @@ from prunecli.graph.rules.movement import (
     unlabelled,
 )
 from prunecli.graph.rules.normalization import channelwise, grouped, trailing
-from prunecli.graph.rules.recurrent import recurrent
+from prunecli.graph.rules.recurrent import cell, recurrent
 from prunecli.graph.rules.reduction import extremum, reduction, sampled, spatial
 
 _BY_RULE: tuple[tuple[Rule, str], ...] = (
@@ -98,6 +98,7 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (convolution, "conv1d conv2d conv3d"),
     (convolution_transpose, "conv_transpose1d conv_transpose2d conv_transpose3d"),
     (recurrent, "lstm gru rnn_tanh rnn_relu"),
+    (cell, "lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"),
     (channelwise, "batch_norm instance_norm"),
     (trailing, "layer_norm rms_norm"),
     (grouped, "group_norm"),
