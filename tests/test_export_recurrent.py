@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils._pytree import tree_leaves
 
 from prunecli.export.onnx_file import make_exportable, write_onnx
@@ -87,3 +88,23 @@ def test_the_form_without_projection_is_the_same_function(
     )
     for one, two in zip((output, last, cells), found, strict=True):
         assert torch.allclose(one, two, atol=1e-12)
+
+
+class Packed(nn.Module):
+    """Sequences (N, T, 6) that end where their first feature is below -1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(6, 8, 2, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        lengths = ((x[:, :, 0] < -1).long().cumsum(1) == 0).sum(1).clamp(min=1)
+        packed = pack_padded_sequence(x, lengths, True, enforce_sorted=False)
+        seen, (last, _) = self.layer(packed)
+        return pad_packed_sequence(seen, True, total_length=x.shape[1])[0], last
+
+
+def test_packed_sequences_are_exported(tmp_path: Path) -> None:
+    """Backwards, a sequence is turned by its own length, so each direction is a node."""
+    torch.manual_seed(0)
+    assert operators(Packed(), tmp_path)["LSTM"] == 4

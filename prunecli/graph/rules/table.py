@@ -22,13 +22,17 @@ from prunecli.graph.rules.movement import (
     created,
     cut,
     embedding,
+    expand,
+    gather,
     index,
+    index_select,
     move,
     move_as,
     move_pinned,
     pad,
     pixel_shuffle,
     roll,
+    scatter,
     stack,
     strided_slice,
     unchanged,
@@ -63,8 +67,8 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (prelu, "prelu _prelu_kernel"),
     (
         move,
-        "view reshape _unsafe_view expand permute transpose t numpy_T mT mH adjoint squeeze "
-        "unsqueeze flatten unflatten pixel_unshuffle movedim moveaxis flip swapaxes swapdims "
+        "view reshape _unsafe_view permute transpose t numpy_T mT mH adjoint squeeze "
+        "unsqueeze flatten unflatten pixel_unshuffle movedim moveaxis flip rot90 swapaxes swapdims "
         "repeat repeat_interleave tile ravel",
     ),
     (
@@ -86,6 +90,10 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
         "replication_pad1d replication_pad2d replication_pad3d",
     ),
     (index, "index"),
+    (index_select, "index_select"),
+    (gather, "gather take_along_dim"),
+    (scatter, "scatter scatter_add scatter_reduce index_add index_copy index_fill"),
+    (expand, "expand"),
     (created, "zeros ones full new_zeros new_ones new_full empty new_empty"),
     (embedding, "embedding"),
     (unlabelled, "arange linspace eye scalar_tensor tril_indices triu_indices"),
@@ -105,7 +113,8 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (
         reduction,
         "mean sum prod amax amin argmax argmin any all std var std_mean var_mean "
-        "logsumexp norm linalg_vector_norm median nansum count_nonzero aminmax",
+        "logsumexp norm linalg_vector_norm median nansum count_nonzero aminmax "
+        "sort argsort topk kthvalue mode cummax cummin",
     ),
     (extremum, "max min"),
     (
