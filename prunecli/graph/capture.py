@@ -15,8 +15,10 @@ from torch.export import Dim, ExportedProgram
 
 from prunecli.errors import ModelError
 from prunecli.graph.calling import first_line, flat_forward, try_forward
+from prunecli.graph.folding import fold
 from prunecli.graph.inlining import inline_contexts
 from prunecli.graph.inputs import BATCH, Axes, Domain, Example, batch_name, domains, draw
+from prunecli.graph.packed import packed_as_padded, settle
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,11 @@ def capture(module: nn.Module, example: Example) -> Captured:
     module.eval()
     try_forward(module, example)
     with flat_forward(module, example) as returned:
-        program = _export(module, example.tensors, example.axes)
-    network = _flat_network(program)
+        with packed_as_padded() as packed:
+            program = _export(module, example.tensors, example.axes)
+        network = _flat_network(program)
+        if packed:
+            settle(module, network, example.tensors)
     found = _captured(network, example.tensors, example.axes, returned.names)
     notes = tuple(f"the output {item} is not a tensor: left out" for item in returned.dropped)
     # What was only guessed so far, before it was known which numbers are indices of what.
@@ -117,7 +122,7 @@ def capture(module: nn.Module, example: Example) -> Captured:
         for item, domain, own in zip(found.inputs, found.domains, found.axes, strict=True)
     )
     return Captured(
-        network, inputs, found.axes, found.domains, found.outputs, (*found.notes, *notes)
+        network, inputs, found.axes, found.domains, found.outputs, (*found.notes, *notes, *packed)
     )
 
 
@@ -241,7 +246,7 @@ def _captured(
 ) -> Captured:
     nodes = network.graph.find_nodes(op="placeholder")
     axes: list[Axes] = []
-    notes: list[str] = []
+    notes = list(fold(network))
     for node, own in zip(nodes, wanted, strict=True):
         shape = node.meta["val"].shape
         axes.append(

@@ -125,15 +125,67 @@ ATTENTION = (
         stays={"head": "network output"}),
 )  # fmt: skip
 
+
+def unrolled(n, x):
+    h = c = x.new_zeros(x.size(0), 12)
+    for step in torch.relu(n.a(x)).unbind(1):
+        if isinstance(n.l, nn.LSTMCell):
+            h, c = n.l(step, (h, c))
+        else:
+            h = n.l(step, h)
+    return n.b(h)
+
+
+def translated(n, x):
+    """The decoder starts from the encoder's state and attends to its outputs."""
+    seen, state = n.encoder(n.a(x))
+    said, _ = n.decoder(n.c(x[:, :3]), state)
+    return n.b(torch.cat([said, (said @ seen.mT).softmax(-1) @ seen], -1))
+
+
+def cell(name: str, make) -> Row:
+    """linear a -> the cell, step after step -> linear b."""
+    return Row(
+        name,
+        lambda: Net(unrolled, a=nn.Linear(10, 16), l=make(), b=nn.Linear(12, 4)),
+        (TOKENS,),
+        goes=("a.weight", "l.weight_ih", "l.weight_hh"),
+    )
+
+
+def recurrent(name: str, make, *, width: int, more: str = "") -> Row:
+    """linear a -> the layer -> linear b, at every step."""
+    goes = f"a.weight l.weight_ih_l0 l.weight_hh_l0 {more}"
+    return Row(
+        name,
+        lambda: Net(
+            lambda n, x: n.b(n.l(torch.relu(n.a(x)))[0]),
+            a=nn.Linear(10, 16),
+            l=make(),
+            b=nn.Linear(width, 4),
+        ),
+        (TOKENS,),
+        goes=tuple(goes.split()),
+    )
+
+
 RECURRENT = (
-    Row("lstm", lambda: Net(
-        lambda n, x: n.b(n.l(torch.relu(n.a(x)))[0]), a=nn.Linear(10, 16),
-        l=nn.LSTM(16, 12, 2, batch_first=True, bidirectional=True), b=nn.Linear(24, 4)),
-        (TOKENS,), goes=("a.weight", "l.weight_ih_l0", "l.weight_hh_l1_reverse")),
+    recurrent("lstm", lambda: nn.LSTM(16, 12, 2, batch_first=True, bidirectional=True), width=24,
+              more="l.weight_hh_l1_reverse"),
+    recurrent("rnn-time-first", lambda: nn.RNN(16, 12, 2), width=12),
     Row("gru", lambda: Net(
         lambda n, x: n.b(n.l(torch.relu(n.a(x)))[1][-1]), a=nn.Linear(10, 16),
         l=nn.GRU(16, 12, batch_first=True), b=nn.Linear(12, 4)), (TOKENS,),
         goes=("a.weight", "l.weight_ih_l0", "l.weight_hh_l0")),
+    cell("lstm-cell", lambda: nn.LSTMCell(16, 12)),
+    cell("gru-cell", lambda: nn.GRUCell(16, 12)),
+    cell("rnn-cell", lambda: nn.RNNCell(16, 12, bias=False)),
+    cell("rnn-cell-relu", lambda: nn.RNNCell(16, 12, nonlinearity="relu")),
+    Row("sequence-to-sequence", lambda: Net(
+        translated, a=nn.Linear(10, 8), c=nn.Linear(10, 8),
+        encoder=nn.LSTM(8, 12, batch_first=True),
+        decoder=nn.LSTM(8, 12, batch_first=True), b=nn.Linear(24, 4)), (TOKENS,),
+        goes=("a.weight", "c.weight", "encoder.weight_hh_l0", "decoder.weight_hh_l0")),
 )  # fmt: skip
 
 ROWS = (*ATTENTION, *RECURRENT)

@@ -203,9 +203,6 @@ PARAMETERS = (
     sandwich("standardised-weight", lambda n, x: F.conv2d(x, n.w - n.w.mean((2, 3), keepdim=True)),
              layers=lambda: {"w": nn.Parameter(torch.randn(10, 12, 3, 3))}, after=10,
              goes=("a.weight", "w")),
-    stuck("weight-norm", lambda n, x: n.p(x), "is multiplied with an axis that cannot shrink",
-          layers=lambda: {"p": nn.utils.parametrizations.weight_norm(nn.Conv2d(12, 8, 1))},
-          after=8, unknown=("aten._weight_norm",)),
 )  # fmt: skip
 
 ROWS = (*CONVOLUTIONS, *NORMS, *POOLS, *PARAMETERS)

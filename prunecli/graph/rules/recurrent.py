@@ -1,4 +1,4 @@
-"""Rules for recurrent layers that stay single operators: LSTM, GRU, plain RNN.
+"""Rules for recurrent layers and cells that stay single operators: LSTM, GRU, plain RNN.
 
 All layers and directions of one operator share their initial states, so they keep the same
 hidden units.
@@ -60,6 +60,22 @@ def recurrent(call: Call) -> tuple[Value, ...]:
         Value(shape, (along(labels, -1, len(shape)),))
         for shape, labels in zip(call.shapes, (output, *ends), strict=True)
     )
+
+
+def cell(call: Call) -> Value | tuple[Value, ...]:
+    """One step: input (..., I), state (..., H) or two for an LSTM -> the same states."""
+    source = call.value("input")
+    biases = tuple(item for item in map(call.optional, ("b_ih", "b_hh")) if item is not None)
+    layer = _Layer(call.value("w_ih"), call.value("w_hh"), biases, None)
+    hidden = call.labels.new(layer.again.shape[1])
+    call.notes.kinds.setdefault("hidden", []).append(hidden)
+    below = labels_along(call, source, -1)
+    _tie_layer(call, layer, layer.again.shape[0] // hidden.numel(), below, hidden, hidden)
+    for weight, contracted in ((layer.into, below), (layer.again, hidden)):
+        _count(call, weight, source.shape[:-1], hidden, contracted)
+    _tie_states(call, hidden, hidden)
+    results = tuple(Value(shape, (along(hidden, -1, len(shape)),)) for shape in call.shapes)
+    return results if call.name == "aten.lstm_cell" else results[0]
 
 
 def _layers(call: Call, gates: int) -> list[_Layer]:

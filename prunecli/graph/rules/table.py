@@ -22,20 +22,24 @@ from prunecli.graph.rules.movement import (
     created,
     cut,
     embedding,
+    expand,
+    gather,
     index,
+    index_select,
     move,
     move_as,
     move_pinned,
     pad,
     pixel_shuffle,
     roll,
+    scatter,
     stack,
     strided_slice,
     unchanged,
     unlabelled,
 )
 from prunecli.graph.rules.normalization import channelwise, grouped, trailing
-from prunecli.graph.rules.recurrent import recurrent
+from prunecli.graph.rules.recurrent import cell, recurrent
 from prunecli.graph.rules.reduction import extremum, reduction, sampled, spatial
 
 _BY_RULE: tuple[tuple[Rule, str], ...] = (
@@ -63,8 +67,8 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (prelu, "prelu _prelu_kernel"),
     (
         move,
-        "view reshape _unsafe_view expand permute transpose t numpy_T mT mH adjoint squeeze "
-        "unsqueeze flatten unflatten pixel_unshuffle movedim moveaxis flip swapaxes swapdims "
+        "view reshape _unsafe_view permute transpose t numpy_T mT mH adjoint squeeze "
+        "unsqueeze flatten unflatten pixel_unshuffle movedim moveaxis flip rot90 swapaxes swapdims "
         "repeat repeat_interleave tile ravel",
     ),
     (
@@ -86,6 +90,10 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
         "replication_pad1d replication_pad2d replication_pad3d",
     ),
     (index, "index"),
+    (index_select, "index_select"),
+    (gather, "gather take_along_dim"),
+    (scatter, "scatter scatter_add scatter_reduce index_add index_copy index_fill"),
+    (expand, "expand"),
     (created, "zeros ones full new_zeros new_ones new_full empty new_empty"),
     (embedding, "embedding"),
     (unlabelled, "arange linspace eye scalar_tensor tril_indices triu_indices"),
@@ -98,13 +106,15 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (convolution, "conv1d conv2d conv3d"),
     (convolution_transpose, "conv_transpose1d conv_transpose2d conv_transpose3d"),
     (recurrent, "lstm gru rnn_tanh rnn_relu"),
+    (cell, "lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"),
     (channelwise, "batch_norm instance_norm"),
     (trailing, "layer_norm rms_norm"),
     (grouped, "group_norm"),
     (
         reduction,
         "mean sum prod amax amin argmax argmin any all std var std_mean var_mean "
-        "logsumexp norm linalg_vector_norm median nansum count_nonzero aminmax",
+        "logsumexp norm linalg_vector_norm median nansum count_nonzero aminmax "
+        "sort argsort topk kthvalue mode cummax cummin",
     ),
     (extremum, "max min"),
     (
