@@ -57,6 +57,7 @@ class Notes:
     Attributes:
         contractions: where the multiply-accumulates are.
         normalised: per normalising node, the axes over which statistics are taken.
+        extremes: per node that takes the largest or smallest, what can never be it.
         blocks: per node with a number of groups, the labels of its blocks, one row each.
         block_axes: axes of weights that restart per block, by (tensor, axis).
         kinds: per kind of unit, labels that are of it.
@@ -65,6 +66,7 @@ class Notes:
 
     contractions: list[Contraction] = dataclasses.field(default_factory=list)
     normalised: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    extremes: dict[str, float] = dataclasses.field(default_factory=dict)
     blocks: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     block_axes: dict[tuple[str, int], BlockAxis] = dataclasses.field(default_factory=dict)
     kinds: dict[str, list[Tensor]] = dataclasses.field(default_factory=dict)
@@ -119,7 +121,7 @@ class Call:
         return Freeze(reason, self.name, self.place, structural, stack_trace(self.node))
 
 
-Rule = Callable[[Call], Value | tuple[Value, ...]]
+Rule = Callable[[Call], Value | tuple[Value | None, ...]]
 
 
 def presence(call: Call, field: Tensor, axis: int) -> Tensor:

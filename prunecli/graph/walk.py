@@ -25,7 +25,7 @@ from prunecli.graph.nodes import (
 )
 from prunecli.graph.rules.table import RULES
 
-Result = Value | tuple[Value, ...] | None
+Result = Value | tuple[Value | None, ...] | None
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,11 @@ class Site:
         schema = [argument.name for argument in target._schema.arguments]
         return next(schema.index(name) for name in names if name in schema)
 
+    def has(self, name: str) -> bool:
+        """Whether the operator has such an argument."""
+        target: Any = self.node.target
+        return any(argument.name == name for argument in target._schema.arguments)
+
     def get(self, *names: str) -> Any:
         """Argument as written, or its default."""
         target: Any = self.node.target
@@ -127,6 +132,27 @@ def _attention(site: Site) -> None:
     assert query is not None
     if site.node.kwargs.get("scale") is None:
         site.node.update_kwarg("scale", 1.0 / math.sqrt(query.shape[-1]))
+
+
+def _mean(site: Site) -> None:
+    """A mean over what is left still divides by what the axis once had: what is gone was zero."""
+    source = site.source
+    assert source is not None
+    given = site.get("dim") if site.has("dim") else None
+    axes = range(len(source.shape)) if not given and given != 0 else given
+    ratio = 1.0
+    for axis in axes if isinstance(axes, (list, tuple, range)) else (axes,):
+        ratio *= site.kept.extent(source, axis) / source.shape[axis]
+    if ratio == 1.0:
+        return
+    node = site.node
+    target: Any = node.target
+    with node.graph.inserting_before(node):
+        mean = node.graph.call_function(target, node.args, node.kwargs)
+    mean.meta = dict(node.meta)
+    # The old name goes to the final value, so that both graphs can be compared node by node.
+    node.target = torch.ops.aten.mul.Tensor
+    node.args, node.kwargs = (mean, ratio), {}
 
 
 def _parts(site: Site) -> None:
@@ -242,6 +268,7 @@ _BY_REWRITER: tuple[tuple[Rewriter, str], ...] = (
         "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
         "group_norm channel_shuffle native_channel_shuffle",
     ),
+    (_mean, "mean"),
     (_squeezed, "squeeze"),
     (_normalized_shape, "layer_norm rms_norm"),
     (_attention, "scaled_dot_product_attention"),

@@ -8,6 +8,8 @@ found even where later layers would hide it, and is named. Needs no data.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,9 +138,28 @@ class _Masked(Stepper):
             and any(self.kept.extent(value, axis) < value.shape[axis] for axis in axes)
         ):
             return self._normalise(n, value)
-        result = super().run_node(n)
+        with self._never_extreme(n):
+            result = super().run_node(n)
         self._blank(value, result)
         return result
+
+    @contextmanager
+    def _never_extreme(self, node: fx.Node) -> Iterator[None]:
+        """The largest of what is left, while zeros stand where something was removed."""
+        fill = self.kept.flow.notes.extremes.get(node.name)
+        if fill is None:
+            yield
+            return
+        source = node.all_input_nodes[0]
+        value = self.kept.flow.values[source.name]
+        assert isinstance(value, Value)
+        zeroed = self.env[source]
+        filled = zeroed.clone()
+        for field in value.fields:
+            filled.masked_fill_(torch.from_numpy(~self.kept.mask(field)), fill)
+        self.env[source] = filled
+        yield
+        self.env[source] = zeroed
 
     def _blank(self, value: Any, result: Any) -> None:
         """Zero what is removed of a result, in place, so that views and what they show agree."""

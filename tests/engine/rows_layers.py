@@ -116,7 +116,13 @@ NORMS = (
         0, 3, 1, 2), layers=lambda: {"m": nn.LayerNorm(12)}, goes=("a.weight", "m.weight")),
     pointwise("layer-norm-space", lambda x: F.layer_norm(x, (8, 8))),
     stuck("local-response", lambda n, x: F.local_response_norm(x, 3), "is pooled or resized"),
-    stuck("l2-normalised", lambda n, x: F.normalize(x), "is reduced over"),
+    pointwise("l2-normalised", lambda x: F.normalize(x)),
+    pointwise("l1-normalised", lambda x: F.normalize(x, p=1.0)),
+    stuck("max-normalised", lambda n, x: F.normalize(x, p=float("inf")), "is reduced over"),
+    mlp("rms-norm-by-hand", lambda n, x: n.m * x * torch.rsqrt(
+        x.pow(2).mean(-1, keepdim=True) + 1e-6), layers=lambda: {"m": torch.rand(16)},
+        goes=("a.weight", "m")),
+    mlp("rms-norm-of-flat", lambda n, x: x / x.pow(2).mean().sqrt()),
     sandwich("manual-batch-norm", lambda n, x: (x - n.m[:, None, None]) * torch.rsqrt(
         n.v[:, None, None].square() + 1e-3), layers=lambda: {
             "m": torch.randn(12), "v": torch.rand(12)}, goes=("a.weight", "m", "v")),

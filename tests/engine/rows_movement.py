@@ -182,16 +182,24 @@ REDUCTIONS = (
     pointwise("instance-norm-by-hand", lambda x: (x - x.mean((2, 3), keepdim=True)) / (
         x.std((2, 3), keepdim=True) + 1e-3)),
     pointwise("logsumexp", lambda x: x.logsumexp((2, 3), keepdim=True)),
-    stuck("mean-channels", lambda n, x: x - x.mean(1, keepdim=True), "is reduced over"),
-    stuck("max-channels", lambda n, x: x * x.max(1, keepdim=True)[0], "is reduced over"),
+    pointwise("mean-channels", lambda x: x - x.mean(1, keepdim=True)),
+    pointwise("mean-channels-and-space", lambda x: x / (1 + x.square().mean((-1, 1, 2))[
+        :, None, None, None])),
+    pointwise("sum-channels", lambda x: x * x.abs().sum(1, keepdim=True)),
+    pointwise("max-channels", lambda x: x * x.relu().max(1, keepdim=True)[0]),
+    pointwise("amax-channels", lambda x: x + x.square().amax(1, keepdim=True)),
+    pointwise("amax-of-negatives", lambda x: x * (x.abs() + 1).neg().amax(1, keepdim=True),
+              exact=False),
+    pointwise("amin-channels", lambda x: x * (x.abs() + 1).amin(1, keepdim=True), exact=False),
+    stuck("place-of-max", lambda n, x: x * sum(x.max(1, keepdim=True)), "is reduced over"),
+    stuck("variance-channels", lambda n, x: x * x.var(1, keepdim=True), "is reduced over"),
     stuck("argmax-channels", lambda n, x: x * x.argmax(1, keepdim=True), "is reduced over"),
-    stuck("mean-everything", lambda n, x: x / (x.abs().mean() + 1), "is reduced over"),
+    pointwise("mean-everything", lambda x: x / (x.abs().mean() + 1)),
     Row("spatial-attention", lambda: Net(
         lambda n, x: n.d(torch.relu(n.c(n.a(x) * torch.sigmoid(n.b(torch.cat(
             [n.a(x).mean(1, keepdim=True), n.a(x).amax(1, keepdim=True)], 1)))))),
         a=nn.Conv2d(3, 12, 3), b=nn.Conv2d(2, 1, 3, padding=1), c=nn.Conv2d(12, 20, 1),
-        d=nn.Conv2d(20, 4, 3)), (IMAGE,), goes=("c.weight",), stays={"a": "is reduced over"},
-        macs=0.8),
+        d=nn.Conv2d(20, 4, 3)), (IMAGE,), goes=("a.weight", "c.weight"), exact=False),
 )  # fmt: skip
 
 ROWS = (*PADS, *JOINS, *CUTS, *VIEWS, *REDUCTIONS)

@@ -1,5 +1,7 @@
 """Rules for reductions, pooling and resizing."""
 
+import math
+
 from torch import Tensor
 
 from prunecli.graph.call import Call, Shape, pin_value, without_axis
@@ -8,17 +10,50 @@ from prunecli.graph.rules.elementwise import elementwise
 
 
 def reduction(call: Call) -> Value | tuple[Value, ...]:
-    """Sum, mean, maximum over some axes: those keep their size, since their content matters."""
+    """Variance, product, argmax over some axes: those keep their size, since what is gone would
+    have changed the result."""
     value = call.values()[0]
     axes = _axes(call, len(value.shape))
     pin_value(call, value, axes, call.why("is reduced over"))
+    return _over(call, axes)
+
+
+def total(call: Call) -> Value | tuple[Value, ...]:
+    """Sum and mean: what is gone adds nothing. A mean still divides by what the axis once had
+    (the rewriter sees to that), so RMS norms written out keep their scale."""
+    return _over(call, _axes(call, len(call.values()[0].shape)))
+
+
+def norm(call: Call) -> Value | tuple[Value, ...]:
+    """Vector norms: as a sum, where the order is a positive number."""
+    order = call.arguments.get("ord", call.arguments.get("p", 2))
+    order = 2 if order is None else order
+    finite = isinstance(order, (int, float)) and 0 < order < math.inf
+    return total(call) if finite else reduction(call)
+
+
+def largest(call: Call) -> Value | tuple[Value, ...]:
+    """`amax`, `amin`: the largest of what is left."""
+    call.notes.extremes[call.node.name] = -math.inf if "max" in call.name else math.inf
+    return total(call)
+
+
+def extremum(call: Call) -> Value | tuple[Value | None, ...]:
+    """`max` and `min`: of two tensors position by position, of one over some axes. Where the
+    places of the largest are read too, the axis keeps its size."""
+    if call.optional("other") is not None:
+        return elementwise(call)
+    if any(user.users and user.args[1:] == (1,) for user in call.node.users):
+        return reduction(call)
+    found = largest(call)
+    # The places are others once the axis is shorter; nobody reads them.
+    return (found[0], None) if isinstance(found, tuple) else found
+
+
+def _over(call: Call, axes: tuple[int, ...]) -> Value | tuple[Value, ...]:
+    value = call.values()[0]
     results = tuple(_reduced(call, value, axes, shape) for shape in call.shapes)
     return results[0] if len(results) == 1 else results
-
-
-def extremum(call: Call) -> Value | tuple[Value, ...]:
-    """`max` and `min`: of two tensors position by position, of one over some axes."""
-    return reduction(call) if call.optional("other") is None else elementwise(call)
 
 
 def spatial(call: Call) -> Value | tuple[Value, ...]:

@@ -40,7 +40,15 @@ from prunecli.graph.rules.movement import (
 )
 from prunecli.graph.rules.normalization import channelwise, grouped, trailing
 from prunecli.graph.rules.recurrent import cell, recurrent
-from prunecli.graph.rules.reduction import extremum, reduction, sampled, spatial
+from prunecli.graph.rules.reduction import (
+    extremum,
+    largest,
+    norm,
+    reduction,
+    sampled,
+    spatial,
+    total,
+)
 
 _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (
@@ -112,10 +120,12 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (grouped, "group_norm"),
     (
         reduction,
-        "mean sum prod amax amin argmax argmin any all std var std_mean var_mean "
-        "logsumexp norm linalg_vector_norm median nansum count_nonzero aminmax "
-        "sort argsort topk kthvalue mode cummax cummin",
+        "prod argmax argmin any all std var std_mean var_mean logsumexp median count_nonzero "
+        "aminmax sort argsort topk kthvalue mode cummax cummin",
     ),
+    (total, "mean sum nansum"),
+    (norm, "norm linalg_vector_norm"),
+    (largest, "amax amin"),
     (extremum, "max min"),
     (
         spatial,
