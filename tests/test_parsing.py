@@ -6,6 +6,7 @@ from prunecli.config import Quantity, Target
 from prunecli.errors import ConfigError
 from prunecli.parsing import (
     parse_floats,
+    parse_inputs,
     parse_model_args,
     parse_ratio,
     parse_shape,
@@ -145,3 +146,18 @@ def test_model_arguments_that_are_none_are_refused(pair: str) -> None:
 def test_model_argument_given_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match="--model-arg: classes is given twice"):
         parse_model_args(("classes=10", "classes=20"))
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "dtype", "axes"),
+    [
+        ("x=float32[1,3,8,8]", "x", "float32", ((None, 1), (None, 3), (None, 8), (None, 8))),
+        ("ids=int64[batch, seq]", "ids", "int64", (("batch", None), ("seq", None))),
+        ("batch.wave=float32[n,time=400]", "batch.wave", "float32", (("n", None), ("time", 400))),
+    ],
+)
+def test_inputs(text: str, name: str, dtype: str, axes: tuple[tuple[str, int], ...]) -> None:
+    (spec,) = parse_inputs((text,))
+    assert (spec.name, spec.dtype) == (name, dtype)
+    assert tuple((axis.name, axis.extent) for axis in spec.axes) == axes
+    assert spec.in_words() == text.replace(" ", "")

@@ -132,9 +132,13 @@ def _of_transformers(
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, by name
         )
     _check_loaded(path, loading)
-    module.config.use_cache = False  # what past steps cached is no part of a network's answer
+    for part in module.modules():
+        # What past steps cached is no part of a network's answer.
+        if hasattr(getattr(part, "config", None), "use_cache"):
+            part.config.use_cache = False
     inputs = tuple(_inputs(module))
     return module, inputs, (f"built as transformers.{name}",)
 
@@ -158,7 +162,9 @@ class _quiet:
 def _check_loaded(path: Path, loading: Mapping[str, Any]) -> None:
     """The library fills what is missing with random numbers and only warns."""
     for key, what in (("missing_keys", "every weight"), ("mismatched_keys", "weights that fit")):
-        found = sorted(map(str, loading.get(key) or ()))
+        found = sorted(
+            str(item if isinstance(item, str) else item[0]) for item in loading.get(key) or ()
+        )
         if found:
             shown = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
             raise CheckpointError(
