@@ -185,9 +185,15 @@ def _parts(flow: Flow, unit_of: UnitArray, slots: tuple[Slot, ...]) -> tuple[Uni
     """Units of every value that nothing keeps from vanishing as a whole."""
     known = {np.unique(slot.units).tobytes() for slot in slots}
     found: dict[bytes, UnitArray] = {}
+    seen: set[tuple[int, ...]] = set()
     for result in flow.values.values():
         for value in result if isinstance(result, tuple) else (result,):
             for field in value.fields if value is not None else ():
+                # Most operators hand their labels on as they are.
+                same = (field.data_ptr(), *field.shape, *field.stride())
+                if same in seen:
+                    continue
+                seen.add(same)
                 units = np.unique(unit_of[field.numpy()])
                 if units[0] != STAYS and units.tobytes() not in known:
                     found.setdefault(units.tobytes(), units)
@@ -245,11 +251,12 @@ def _groups(count: int, slots: tuple[Slot, ...], kinds: list[str]) -> tuple[Grou
     order: dict[int, list[int]] = {}
     for unit, key in enumerate(signature.tolist()):
         order.setdefault(key, []).append(unit)
-    member = {unit: place for place, units in enumerate(order.values()) for unit in units}
+    member = np.empty(count, dtype=np.int64)
+    for place, units in enumerate(order.values()):
+        member[units] = place
     on: list[list[int]] = [[] for _ in order]
     for place, slot in enumerate(slots):
-        present = np.unique(slot.units[slot.units != STAYS])
-        for group in sorted({member[int(unit)] for unit in present}):
+        for group in np.unique(member[slot.units[slot.units != STAYS]]).tolist():
             on[group].append(place)
     return tuple(
         Group(

@@ -95,8 +95,8 @@ def _counted_by_rows(slot: Slot, own: list[Slot]) -> bool:
 def per_index(tensor: Tensor, slots: list[Slot], element: SliceSize) -> list[Scores]:
     """For every slot, the sum of `element(tensor)` over all other axes.
 
-    One pass over the tensor, in chunks along axis 0, summed in float64. Returns one number per
-    entry of `slot.units`.
+    One pass over the tensor, in chunks along axis 0, whose sums are added up in float64. Returns
+    one number per entry of `slot.units`.
     """
     sums = [torch.zeros(slot.units.size, dtype=torch.float64) for slot in slots]
     rows = max(1, CHUNK_ELEMENTS * tensor.shape[0] // max(tensor.numel(), 1))
@@ -115,13 +115,11 @@ def _accumulate(elements: Tensor, start: int, rows: int, slot: Slot, total: Tens
             if elements.dim() > 2
             else (elements.unsqueeze(2))
         )
-        by_row = per_row.sum(2, dtype=torch.float64)
+        by_row = per_row.sum(2).double()
         block = torch.arange(start, start + by_row.shape[0]) * slot.blocks // rows
         total.reshape(slot.blocks, -1).index_add_(0, block, by_row)
     elif slot.axis == 0:
         stop = start + elements.shape[0]
-        total[start:stop] = (
-            elements.sum(others, dtype=torch.float64) if others else elements.double()
-        )
+        total[start:stop] = elements.sum(others) if others else elements
     else:
-        total += elements.sum(others, dtype=torch.float64)
+        total += elements.sum(others)

@@ -93,6 +93,9 @@ def _sliced(network: fx.GraphModule, kept: Kept) -> dict[str, Tensor]:
     return found
 
 
+CHUNK_ELEMENTS = 1 << 16
+
+
 def slice_tensor(tensor: Tensor, slots: list[Slot], kept: Kept) -> Tensor:
     """Keep of `tensor` what the plan keeps on all its slots. Always a copy."""
     block = next((slot for slot in slots if slot.blocks > 1), None)
@@ -100,13 +103,25 @@ def slice_tensor(tensor: Tensor, slots: list[Slot], kept: Kept) -> Tensor:
         flat = next((slot for slot in slots if slot.axis == 0), None)
         tensor = _slice_blocks(tensor, block, flat, kept)
         return tensor.contiguous()
-    whole = tensor
-    # Rows first: they are copied in one piece each, and less is left for the other axes.
-    for slot in sorted(slots, key=lambda slot: slot.axis):
-        mask = kept.keep[slot.units]
-        if not mask.all():
-            tensor = tensor.index_select(slot.axis, torch.from_numpy(np.flatnonzero(mask)))
-    return tensor.clone() if tensor is whole else tensor
+    places = {
+        slot.axis: torch.from_numpy(np.flatnonzero(kept.keep[slot.units]))
+        for slot in slots
+        if not kept.keep[slot.units].all()
+    }
+    shape = [
+        places[axis].numel() if axis in places else extent
+        for axis, extent in enumerate(tensor.shape)
+    ]
+    rows = places.pop(0, torch.arange(tensor.shape[0]))
+    made = torch.empty(shape, dtype=tensor.dtype)
+    # Some rows at a time, so that what lies between two cuts stays in the processor's cache.
+    step = max(1, CHUNK_ELEMENTS * tensor.shape[0] // max(tensor.numel(), 1))
+    for start in range(0, rows.numel(), step):
+        part = tensor.index_select(0, rows[start : start + step])
+        for axis, own in places.items():
+            part = part.index_select(axis, own)
+        made[start : start + step] = part
+    return made
 
 
 def _slice_blocks(tensor: Tensor, block: Slot, flat: Slot | None, kept: Kept) -> Tensor:
@@ -118,9 +133,8 @@ def _slice_blocks(tensor: Tensor, block: Slot, flat: Slot | None, kept: Kept) ->
         else np.ones((block.blocks, tensor.shape[0] // block.blocks), dtype=np.bool_)
     )
     blocks = tensor.reshape(block.blocks, -1, *tensor.shape[1:])
-    parts = [
-        blocks[place][torch.from_numpy(rows[place])][:, torch.from_numpy(columns[place])]
-        for place in range(block.blocks)
-        if rows[place].any() and columns[place].any()
-    ]
-    return torch.cat(parts)
+    stays = np.flatnonzero(rows.any(1) & columns.any(1))
+    # Equally many rows and columns of every block stay: a weight is a rectangle.
+    row = torch.from_numpy(np.nonzero(rows[stays])[1].reshape(stays.size, -1, 1))
+    column = torch.from_numpy(np.nonzero(columns[stays])[1].reshape(stays.size, 1, -1))
+    return blocks[torch.from_numpy(stays).reshape(-1, 1, 1), row, column].flatten(0, 1)
