@@ -37,6 +37,7 @@ from prunecli.graph.rules.movement import (
     strided_slice,
     unchanged,
     unlabelled,
+    windows,
 )
 from prunecli.graph.rules.normalization import channelwise, grouped, trailing
 from prunecli.graph.rules.recurrent import cell, recurrent
@@ -89,6 +90,7 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (pixel_shuffle, "pixel_shuffle"),
     (move_pinned, "select unbind"),
     (strided_slice, "slice"),
+    (windows, "unfold"),
     (roll, "roll"),
     (concatenate, "cat concat concatenate"),
     (stack, "stack"),
