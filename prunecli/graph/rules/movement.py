@@ -109,13 +109,6 @@ def strided_slice(call: Call) -> Value | tuple[Value, ...]:
     return cut(call) if call.arguments["step"] == 1 else move_pinned(call)
 
 
-def windows(call: Call) -> Value | tuple[Value, ...]:
-    """`unfold`: windows along an axis, which keeps its size, as a new last axis."""
-    axis = call.arguments["dimension"]
-    pin_value(call, call.values()[0], (axis,), call.why("is cut into windows"))
-    return move(call)
-
-
 def roll(call: Call) -> Value | tuple[Value, ...]:
     """Rolled axes keep their size (their indices have a meaning)."""
     _, value = _moved(call)

@@ -37,7 +37,6 @@ from prunecli.graph.rules.movement import (
     strided_slice,
     unchanged,
     unlabelled,
-    windows,
 )
 from prunecli.graph.rules.normalization import channelwise, grouped, trailing
 from prunecli.graph.rules.recurrent import cell, recurrent
@@ -49,6 +48,7 @@ from prunecli.graph.rules.reduction import (
     sampled,
     spatial,
     total,
+    windows,
 )
 
 _BY_RULE: tuple[tuple[Rule, str], ...] = (
