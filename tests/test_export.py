@@ -146,3 +146,29 @@ def test_free_axis_is_called_batch(file: Path) -> None:
     assert session.get_outputs()[0].shape == ["batch", 5]
     inputs = np.zeros((7, *SHAPE[1:]), dtype=np.float32)
     assert session.run(None, {session.get_inputs()[0].name: inputs})[0].shape == (7, 5)
+
+
+class Windowed(nn.Module):
+    """Attention (batch, heads, windows, tokens, width), as nested and windowed networks have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(6, 24)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, 2, 4)).permute(3, 0, 4, 1, 2, 5).unbind(0)
+        attended = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        return attended.permute(0, 2, 3, 1, 4).flatten(3)
+
+
+def test_attention_over_windows(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Windowed().eval()
+    found = capture(net, example_inputs((1, 3, 5, 6)))
+    write_onnx(exportable(found), tmp_path / "net.onnx", {})
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    for batch in (1, 4):
+        x = torch.randn(batch, 3, 5, 6)
+        (result,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        with torch.no_grad():
+            assert np.abs(net(x).numpy() - result).max() < 1e-5

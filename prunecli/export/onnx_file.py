@@ -19,6 +19,7 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from prunecli.errors import ModelError
+from prunecli.export.attention import with_four_axes
 from prunecli.export.projection import without_projections
 from prunecli.graph.capture import Captured, recapture
 
@@ -47,7 +48,7 @@ def make_exportable(network: fx.GraphModule, captured: Captured) -> Exportable:
     Raises:
         ModelError: the graph cannot be captured.
     """
-    return Exportable(recapture(network, captured), captured)
+    return Exportable(recapture(with_four_axes(network), captured), captured)
 
 
 def write_onnx(exportable: Exportable, path: Path, metadata: Mapping[str, str]) -> None:

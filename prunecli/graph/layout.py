@@ -66,8 +66,9 @@ class _Shape:
 def settle(root: LabelArray, frozen: Bools, grids: list[Grid]) -> Layout:
     """Choose a cut for every grid."""
     layout = Layout()
+    shapes, frozen = _movable(root, frozen, _merged(root, grids), layout)
     ranked: list[_Shape] = []
-    for cluster in _clusters(root, _merged(root, grids)):
+    for cluster in _clusters(root, shapes):
         choice = _choose(root, frozen, cluster)
         for shape, cut in zip(cluster, choice, strict=True):
             ties, freezes = _consequences(shape, cut)
@@ -83,6 +84,28 @@ def settle(root: LabelArray, frozen: Bools, grids: list[Grid]) -> Layout:
     layout.rank_rows.extend(rows)
     layout.ties.extend(ties)
     return layout
+
+
+def _movable(
+    root: LabelArray, frozen: Bools, shapes: list[_Shape], layout: Layout
+) -> tuple[list[_Shape], Bools]:
+    """Sort out shapes of which nothing can go: their slices stay, however they are cut.
+
+    Tables of positions are large and frozen, and choices among their cuts would take long.
+    """
+    frozen = frozen.copy()
+    open_ = shapes
+    while True:
+        still = [shape for shape in open_ if not frozen[shape.roots].all()]
+        if len(still) == len(open_):
+            return still, frozen
+        for shape in open_:
+            if frozen[shape.roots].all():
+                stays = [labels for known in shape.presence.values() for labels in known]
+                layout.freezes.extend(stays)
+                for labels in stays:
+                    frozen[root[labels]] = True
+        open_ = still
 
 
 def _merged(root: LabelArray, grids: list[Grid]) -> list[_Shape]:

@@ -26,7 +26,11 @@ class Stepper(fx.Interpreter):
         if node.op == "get_attr":
             return None
         self.args_iter = inputs
+        # What the network's own code casts, or creates, is in the asked precision too.
         value = self.run_node(node)
+        if isinstance(value, (tuple, list)):
+            value = tuple(cast(item, self.precision) for item in value)
+        value = cast(value, self.precision)
         self.env[node] = value
         for dead in self.user_to_last_uses.get(node, ()):
             self.env.pop(dead, None)

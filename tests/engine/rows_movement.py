@@ -109,6 +109,9 @@ CUTS = (
     pointwise("write-slice", _write),
     pointwise("flip-space", lambda x: x.flip(3).flip((2, 3))),
     pointwise("flip-channels", lambda x: x.flip(1)),
+    pointwise("unfold-space", lambda x: x.unfold(2, 3, 2).amax(-1) * x.unfold(2, 3, 2)[..., 1]),
+    stuck("unfold-channels", lambda n, x: x.unfold(1, 3, 3).permute(0, 1, 4, 2, 3).flatten(1, 2),
+          "is cut into windows"),
     pointwise("roll-space", lambda x: x.roll((1, -2), (2, 3))),
     stuck("roll-channels", lambda n, x: x.roll(2, 1), "is rolled"),
 )  # fmt: skip

@@ -241,3 +241,16 @@ def test_the_check_leaves_both_networks_and_the_inputs_alone() -> None:
 )
 def test_relative_difference(expected: list[Any], found: list[Any], difference: float) -> None:
     assert relative(torch.tensor(expected), torch.tensor(found)) == difference
+
+
+def test_a_network_that_casts_is_compared_in_double_precision_too() -> None:
+    module = shaken(
+        Net(
+            lambda n, x: n.b(n.a(x).to(torch.float32) * torch.ones(1, dtype=torch.float32)),
+            a=nn.Linear(10, 16),
+            b=nn.Linear(16, 4),
+        )
+    )
+    found = analyse(module, ((10,),))
+    made = prune(found, channels(0.5))
+    assert compare(found.captured, made.network, made.kept, torch.float64).worst < 1e-12

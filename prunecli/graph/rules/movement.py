@@ -304,9 +304,7 @@ def created(call: Call) -> Value:
     ]
     fields = []
     for axis in axes:
-        shape = [1] * len(call.shape)
-        shape[axis] = call.shape[axis]
-        fields.append(call.labels.new(call.shape[axis]).reshape(shape))
+        fields.append(along(call.labels.new(call.shape[axis]), axis, len(call.shape)))
     return Value(call.shape, tuple(fields))
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from prunecli.graph.call import Call, Shape, pin_value, without_axis
 from prunecli.graph.fields import Value
 from prunecli.graph.rules.elementwise import elementwise
+from prunecli.graph.rules.movement import move
 
 
 def reduction(call: Call) -> Value | tuple[Value, ...]:
@@ -65,6 +66,13 @@ def spatial(call: Call) -> Value | tuple[Value, ...]:
     pin_value(call, value, tuple(range(rank - count, rank)), why)
     results = tuple(Value(shape, _leading(call, value, count)) for shape in call.shapes)
     return results[0] if len(results) == 1 else results
+
+
+def windows(call: Call) -> Value | tuple[Value, ...]:
+    """`unfold`: windows along an axis, which keeps its size, as a new last axis."""
+    axis = call.arguments["dimension"]
+    pin_value(call, call.values()[0], (axis,), call.why("is cut into windows"))
+    return move(call)
 
 
 def sampled(call: Call) -> Value:

@@ -48,6 +48,7 @@ from prunecli.graph.rules.reduction import (
     sampled,
     spatial,
     total,
+    windows,
 )
 
 _BY_RULE: tuple[tuple[Rule, str], ...] = (
@@ -89,6 +90,7 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (pixel_shuffle, "pixel_shuffle"),
     (move_pinned, "select unbind"),
     (strided_slice, "slice"),
+    (windows, "unfold"),
     (roll, "roll"),
     (concatenate, "cat concat concatenate"),
     (stack, "stack"),
