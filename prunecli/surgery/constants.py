@@ -221,7 +221,10 @@ def _padding(site: Site) -> None:
 def _groups(site: Site) -> None:
     blocks = site.kept.blocks(site.node.name)
     if blocks is not None:
-        site.put(blocks, "groups", "num_groups")
+        original = site.kept.flow.notes.blocks[site.node.name].shape[0]
+        if blocks != original:
+            written = site.get("groups", "num_groups")
+            site.put(_scaled(site.node, written, blocks, original), "groups", "num_groups")
 
 
 def _squeezed(site: Site) -> None:
