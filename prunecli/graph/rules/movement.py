@@ -181,19 +181,16 @@ def _pad_repeating(field: Tensor, axis: int, before: int, after: int) -> Tensor:
 
 
 def expand(call: Call) -> Value | tuple[Value, ...]:
-    """As `move`. What an index or a mask is repeated over can follow what it meets."""
+    """`expand`, `repeat`: as `move`, but an axis over which something is repeated a written number
+    of times can follow what it meets."""
     moved = move(call)
     assert isinstance(moved, Value)
-    source, dtype = call.value("self"), call.node.meta["val"].dtype
-    if dtype.is_floating_point or dtype.is_complex:
-        return moved
-    rank, offset = len(moved.shape), len(moved.shape) - len(source.shape)
+    rank = len(moved.shape)
+    before = (*[1] * (rank - len(call.value("self").shape)), *call.value("self").shape)
     fresh = [
         along(call.labels.new(item), axis, rank)
         for axis, item in enumerate(written_sizes(call.node))
-        if isinstance(item, int)
-        and item > 1
-        and (axis < offset or source.shape[axis - offset] == 1)
+        if isinstance(item, int) and item > before[axis] == 1
     ]
     return Value(moved.shape, (*moved.fields, *fresh))
 
@@ -233,7 +230,8 @@ def written_sizes(node: fx.Node) -> tuple[Any, ...]:
     """The sizes as they stand in the graph: numbers, or nodes where they are computed."""
     target: Any = node.target
     names = [argument.name for argument in target._schema.arguments]
-    place = next((names.index(name) for name in ("size", "shape") if name in names), len(names))
+    known = ("size", "shape", "repeats")
+    place = next((names.index(name) for name in known if name in names), len(names))
     sizes: Any = node.args[place] if place < len(node.args) else ()
     return tuple(sizes)
 

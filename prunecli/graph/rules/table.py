@@ -92,7 +92,7 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
         move,
         "view reshape _unsafe_view permute transpose t numpy_T mT mH adjoint squeeze "
         "unsqueeze flatten unflatten pixel_unshuffle movedim moveaxis flip rot90 swapaxes swapdims "
-        "repeat repeat_interleave tile ravel",
+        "repeat_interleave tile ravel",
     ),
     (
         cut,
@@ -116,7 +116,7 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (index_select, "index_select"),
     (gather, "gather take_along_dim"),
     (scatter, "scatter scatter_add scatter_reduce index_add index_copy index_fill"),
-    (expand, "expand"),
+    (expand, "expand repeat"),
     (created, "zeros ones full new_zeros new_ones new_full empty new_empty"),
     (embedding, "embedding"),
     (unlabelled, "arange linspace eye scalar_tensor tril_indices triu_indices"),
