@@ -16,8 +16,7 @@ INDEXING = (
     sandwich("gather-space", lambda n, x: x.flatten(2).gather(2, n.i.expand(
         x.size(0), 12, -1))[..., None], layers=lambda: {"i": torch.arange(5).view(1, 1, 5) * 7}),
     pointwise("gather-best", lambda x: x.flatten(2).gather(2, x.flatten(2).mean(
-        1, keepdim=True).expand(-1, 12, -1).argsort(2)[:, :, :9]).unflatten(2, (3, 3)),
-        goes=()),
+        1, keepdim=True).expand(-1, 12, -1).argsort(2)[:, :, :9]).unflatten(2, (3, 3))),
     pointwise("gather-per-channel", lambda x: x.flatten(2).gather(2, x.flatten(2).topk(
         9, 2).indices).unflatten(2, (3, 3))),
     stuck("gather-channels", lambda n, x: x.gather(1, n.i.expand(x.size(0), -1, 8, 8)),
