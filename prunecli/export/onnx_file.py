@@ -20,7 +20,7 @@ from torch.export import ExportedProgram
 
 from prunecli.errors import ModelError
 from prunecli.export.attention import with_four_axes
-from prunecli.export.projection import without_projections
+from prunecli.export.forms import in_onnx_terms
 from prunecli.graph.capture import Captured, recapture
 
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")
@@ -57,7 +57,7 @@ def write_onnx(exportable: Exportable, path: Path, metadata: Mapping[str, str]) 
     Raises:
         ModelError: an operator has no ONNX form.
     """
-    program = without_projections(exportable.program, exportable.origin)
+    program = in_onnx_terms(exportable.program, exportable.origin)
     try:
         # Without gradients, as during capture: with them, attention takes another path, whose
         # results have other strides than the captured views were made for.

@@ -1,9 +1,9 @@
 """LSTMs with a projection, in a form that ONNX has.
 
-Stage: export. In: a program. Out: the same program without such LSTMs. ONNX's LSTM knows no
-projection (Sak et al. 2014, https://arxiv.org/abs/1402.1128), but with `r = P h` its recurrence
-`W r` is `(W P) h`: an ordinary LSTM over `h` with the recurrent weight `W P`, whose outputs are
-projected afterwards. The product is made in the file, from the weights as they are.
+Stage: export. In: the arguments of such an LSTM. Out: its results. ONNX's LSTM knows no projection
+(Sak et al. 2014, https://arxiv.org/abs/1402.1128), but with `r = P h` its recurrence `W r` is
+`(W P) h`: an ordinary LSTM over `h` with the recurrent weight `W P`, whose outputs are projected
+afterwards. The product is made in the file, from the weights as they are.
 """
 
 from typing import Any
@@ -11,9 +11,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
-from torch.export import ExportedProgram
-
-from prunecli.graph.capture import Captured, recapture
 
 ZEROS = (
     *(torch.ops.aten.zeros.default, torch.ops.aten.zeros_like.default),
@@ -21,31 +18,20 @@ ZEROS = (
 )
 
 
-def without_projections(program: ExportedProgram, origin: Captured) -> ExportedProgram:
-    """`program` itself if it has none; else captured again with plain LSTMs, with the inputs and
-    free axes of `origin`."""
-    if not any(map(_has_projection, program.graph.nodes)):
-        return program
-    network = program.module(check_guards=False)
-    assert isinstance(network, fx.GraphModule)
-    for node in network.graph.nodes:
-        if _has_projection(node):
-            states: Any = node.args[1]
-            starts_at_zero = states[0].target in ZEROS
-            # A function in place of the operator: capturing again spells it out.
-            node.target = projected_lstm
-            node.args = (*node.args, starts_at_zero)
-    network.recompile()
-    return recapture(network, origin)
-
-
-def _has_projection(node: fx.Node) -> bool:
+def has_projection(node: fx.Node) -> bool:
+    """Whether `node` is one."""
     if node.target is not torch.ops.aten.lstm.input:
         return False
     args: Any = node.args
     params, has_biases, layers, _, _, both_ways = args[2:8]
     each = len(params) // (layers * (2 if both_ways else 1))
     return bool(each == (5 if has_biases else 3))
+
+
+def start_of(node: fx.Node) -> bool:
+    """Whether the LSTM starts from zeros: one argument more for `projected_lstm`."""
+    states: Any = node.args[1]
+    return states[0].target in ZEROS
 
 
 def projected_lstm(

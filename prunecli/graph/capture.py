@@ -18,6 +18,7 @@ from prunecli.graph.calling import first_line, flat_forward, try_forward
 from prunecli.graph.folding import fold
 from prunecli.graph.inlining import inline_contexts
 from prunecli.graph.inputs import BATCH, Axes, Domain, Example, batch_name, domains, draw
+from prunecli.graph.masks import masks_as_given
 from prunecli.graph.packed import packed_as_padded, settle
 
 
@@ -187,7 +188,7 @@ def _export(
         for own in axes
     )
     try:
-        with torch.no_grad(), quiet_export():
+        with torch.no_grad(), quiet_export(), masks_as_given():
             return torch.export.export(module, inputs, dynamic_shapes=shapes)
     except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError) as error:
         raise ModelError(

@@ -30,7 +30,7 @@ from prunecli.graph.rules.elementwise import along_dim
 from prunecli.graph.rules.movement import embedding
 from prunecli.graph.rules.normalization import channelwise, grouped, trailing
 from prunecli.graph.rules.recurrent import recurrent
-from prunecli.graph.rules.reduction import extremum, reduction
+from prunecli.graph.rules.reduction import extremum, largest, norm, reduction, total
 from prunecli.graph.rules.table import RULES
 
 CHANGING = (
@@ -195,7 +195,7 @@ def _changes_values(node: fx.Node) -> bool:
     rule = RULES.get(operator_name(node))
     if rule is None:
         return True
-    if rule in (reduction, extremum):
+    if rule in (reduction, extremum, total, norm, largest):
         return _reduces_channels(node)
     return rule in CHANGING
 

@@ -126,6 +126,18 @@ def _scaled(node: fx.Node, size: Any, extent: int, original: int) -> Any:
         return node.graph.call_function(operator.floordiv, (product, original // common))
 
 
+def _repeats(site: Site) -> None:
+    """`repeat` of an axis of extent 1: as often as is left of its labels."""
+    source, result = site.source, site.results[0]
+    assert source is not None
+    before = (*[1] * (len(result.shape) - len(source.shape)), *source.shape)
+    given = list(site.get("repeats"))
+    for axis, item in enumerate(given):
+        if before[axis] == 1 and isinstance(item, int):
+            given[axis] = site.kept.extent(result, axis)
+    site.put(given, "repeats")
+
+
 def _attention(site: Site) -> None:
     """Without `scale` it is 1/sqrt(D): what it was stays, whatever is left of D."""
     query = site.source
@@ -221,7 +233,10 @@ def _padding(site: Site) -> None:
 def _groups(site: Site) -> None:
     blocks = site.kept.blocks(site.node.name)
     if blocks is not None:
-        site.put(blocks, "groups", "num_groups")
+        original = site.kept.flow.notes.blocks[site.node.name].shape[0]
+        if blocks != original:
+            written = site.get("groups", "num_groups")
+            site.put(_scaled(site.node, written, blocks, original), "groups", "num_groups")
 
 
 def _squeezed(site: Site) -> None:
@@ -255,6 +270,7 @@ _BY_REWRITER: tuple[tuple[Rewriter, str], ...] = (
         "new_empty",
     ),
     (_unflatten, "unflatten"),
+    (_repeats, "repeat"),
     (
         _parts,
         "split split_with_sizes chunk tensor_split unsafe_split unsafe_chunk "

@@ -269,6 +269,8 @@ def relative(expected: Tensor, found: Tensor) -> float:
     """
     if expected.shape != found.shape:
         return float("inf")
+    if expected.is_complex() and found.is_complex():
+        expected, found = torch.view_as_real(expected), torch.view_as_real(found)
     if expected.numel() == 0 or not expected.is_floating_point():
         return 0.0 if expected.numel() == 0 or torch.equal(expected, found) else float("inf")
     infinite = expected.isinf() & (expected == found)

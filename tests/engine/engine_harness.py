@@ -216,10 +216,19 @@ def _lstm_flops(x: Shape, inputs: Shape, states: Shape, *rest: Any, **more: Any)
     return 2 * x[0] * x[1] * (math.prod(inputs) + math.prod(states))
 
 
+def _bilinear_flops(one: Shape, weight: Shape, two: Shape, *rest: Any, **more: Any) -> int:
+    """Every example meets the whole weight once."""
+    return 2 * one[0] * math.prod(weight)
+
+
 def flops_of(network: nn.Module, inputs: tuple[Tensor, ...]) -> int:
     """Multiply-accumulates by PyTorch's own counter."""
     counter = FlopCounterMode(
-        display=False, custom_mapping={torch.ops.aten.mkldnn_rnn_layer: _lstm_flops}
+        display=False,
+        custom_mapping={
+            torch.ops.aten.mkldnn_rnn_layer: _lstm_flops,
+            torch.ops.aten._trilinear: _bilinear_flops,
+        },
     )
     # The counter does not know the CPU's fused kernels of attention.
     with counter, sdpa_kernel(SDPBackend.MATH):

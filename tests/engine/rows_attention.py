@@ -47,6 +47,13 @@ def shared_keys(n, x):
     return n.o(merged(F.scaled_dot_product_attention(q, k, v)))
 
 
+def one_key(n, x):
+    """Multi-query attention, its one key and value spread out by hand."""
+    q = heads(n.q(x), 4)
+    k, v = (layer(x).unsqueeze(1).expand(-1, 4, -1, -1) for layer in (n.k, n.v))
+    return n.o(merged((q @ k.mT * 0.5).softmax(-1) @ v))
+
+
 def rotated(n, x):
     def turn(part):
         one, two = part.chunk(2, -1)
@@ -104,6 +111,8 @@ ATTENTION = (
     block("attention-over-channels", over_channels, goes="q.weight v.weight", exact=False),
     block("attention-grouped-query", shared_keys, goes="q.weight k.weight v.weight",
           layers=lambda: {"k": nn.Linear(16, 8), "v": nn.Linear(16, 8)}),
+    block("attention-one-key", one_key, goes="q.weight k.weight v.weight",
+          layers=lambda: {"k": nn.Linear(16, 4), "v": nn.Linear(16, 4)}),
     block("attention-rotary", rotated, goes="v.weight", layers=lambda: {
         "cos": torch.randn(6, 4), "sin": torch.randn(6, 4)}),
     block("attention-einsum", spelled, goes="q.weight k.weight v.weight o.weight"),
@@ -116,6 +125,13 @@ ATTENTION = (
         lambda n, x: n.b(n.m(n.a(x), n.a(x), n.a(x))[0]), a=nn.Linear(10, 16),
         m=nn.MultiheadAttention(16, 4, batch_first=True), b=nn.Linear(16, 4)), (TOKENS,),
         goes=("a.weight", "m.in_proj_weight", "m.out_proj.weight")),
+    Row("transformer", lambda: Net(
+        lambda n, x: n.b(n.m(n.a(x), n.a(x[:, :3]), tgt_mask=n.mask)), a=nn.Linear(10, 16),
+        m=nn.Transformer(16, 4, 1, 1, 32, batch_first=True), b=nn.Linear(16, 4),
+        mask=nn.Transformer.generate_square_subsequent_mask(3)), (TOKENS,),
+        goes=("a.weight", "m.decoder.layers.0.multihead_attn.in_proj_weight",
+              "m.decoder.layers.0.linear1.weight", "m.encoder.layers.0.linear1.weight"),
+        exact=False),
     Row("vision-transformer", lambda: Net(
         vision, patch=nn.Conv2d(3, 16, 4, 4), cls=nn.Parameter(torch.randn(1, 1, 16)),
         pos=nn.Parameter(torch.randn(1, 5, 16)), n1=nn.LayerNorm(16), n2=nn.LayerNorm(16),

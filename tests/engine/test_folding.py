@@ -132,11 +132,15 @@ def quantised(n: nn.Module, x: Tensor) -> Tensor:
     return F.conv1d(x, torch.round(n.w / step) * step)
 
 
+def directions(n: nn.Module, x: Tensor) -> Tensor:
+    return F.conv1d(x, 3 * F.normalize(n.w.flatten(1), dim=1).unflatten(1, (16, 3)))
+
+
 def adapted(n: nn.Module, x: Tensor) -> Tensor:
     return F.conv1d(x, n.w + (n.u @ n.v).unflatten(1, (16, 3)))
 
 
-@pytest.mark.parametrize("weight", [standardised, quantised, adapted])
+@pytest.mark.parametrize("weight", [standardised, quantised, directions, adapted])
 def test_other_computed_weights_are_folded(weight) -> None:
     module = shaken(
         Net(

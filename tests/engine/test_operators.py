@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import rows_attention
+import rows_computed
 import rows_layers
 import rows_movement
 import rows_patterns
@@ -38,6 +39,7 @@ ROWS = (
     *rows_movement.ROWS,
     *rows_patterns.ROWS,
     *rows_attention.ROWS,
+    *rows_computed.ROWS,
 )
 
 TRIALS = (

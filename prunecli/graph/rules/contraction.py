@@ -1,9 +1,10 @@
 """Rules for operators that multiply and sum: linear, matmul, einsum, attention, convolutions."""
 
 import math
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from prunecli.graph.call import (
     BlockAxis,
@@ -238,7 +239,9 @@ def _count(call: Call, out: Value, common: Value, places: range, macs: float) ->
         blocks = torch.squeeze(contracted)
         blocks = blocks.reshape(-1, blocks.shape[-1])
     flat = None if contracted is None else contracted.reshape(-1)
-    call.notes.contractions.append(Contraction(call.node.name, out, flat, macs, blocks))
+    # Of several axes that are summed over, the others count like axes of the result.
+    counted = Value(out.shape, (*out.fields, *fields[1:]))
+    call.notes.contractions.append(Contraction(call.node.name, counted, flat, macs, blocks))
 
 
 def _letters(count: int) -> Letters:
@@ -265,7 +268,9 @@ def _convolution(call: Call, *, transposed: bool) -> Value:
     pin_value(call, weight, kernel, call.why("kernel size", structural=True))
     inputs = labels_along(call, value, channel)
     blocks = None
-    if call.arguments["groups"] > 1:
+    if isinstance(_written_groups(call), fx.Node):
+        outputs, blocks = _per_example(call, weight, inputs, transposed)
+    elif call.arguments["groups"] > 1:
         outputs, blocks = _grouped(call, weight, inputs, transposed)
     else:
         why = call.why(INPUT_MEETS_WEIGHT)
@@ -327,6 +332,40 @@ def _paired(call: Call, inputs: Tensor, outputs: Tensor, groups: int) -> Tensor:
     call.notes.blocks[call.node.name] = into
     call.labels.tie(_rows(call, into), _rows(call, out_of), call.why(INPUT_MEETS_WEIGHT))
     return into
+
+
+def _written_groups(call: Call) -> Any:
+    """`groups` as it stands in the graph: a number, or the node that computes it."""
+    target: Any = call.node.target
+    place = [argument.name for argument in target._schema.arguments].index("groups")
+    given = call.node.args
+    return given[place] if place < len(given) else call.node.kwargs.get("groups")
+
+
+def _per_example(
+    call: Call, weight: Value, inputs: Tensor | None, transposed: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Every example has weights of its own: x (1, N * I, ...), and (N * O, I, ...) or, transposed,
+    (N * I, O, ...), in N groups; or depthwise, in N * I groups. All examples lose the same.
+
+    Returns what `_grouped` does.
+    """
+    groups = call.arguments["groups"]
+    flat, own = labels_along(call, weight, 0), labels_along(call, weight, 1)
+    why = call.why(INPUT_MEETS_WEIGHT)
+    if inputs is not None and flat is not None and weight.shape[1] == 1:
+        into, out_of = inputs.reshape(groups, -1), flat.reshape(groups, -1)
+        if into.shape[1] == 1 and not transposed:
+            call.labels.tie(into, out_of, why)
+            call.notes.blocks[call.node.name] = into
+            return flat, into
+    if inputs is not None and flat is not None and own is not None:
+        rows = (flat if transposed else inputs).reshape(groups, -1)
+        if bool((rows == rows[0]).all()):
+            call.labels.tie(inputs, flat if transposed else own.repeat(groups), why)
+            return own.repeat(groups) if transposed else flat, None
+    _frozen_grouped(call, weight, inputs, transposed)
+    return None, None
 
 
 def _rows(call: Call, matrix: Tensor) -> Tensor:

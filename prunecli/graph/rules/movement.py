@@ -24,8 +24,6 @@ from prunecli.graph.labels import Freeze
 
 SINGLED_OUT = "is taken out alone"
 
-INDEXED = "is indexed by a tensor"
-
 _VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 
 
@@ -182,106 +180,19 @@ def _pad_repeating(field: Tensor, axis: int, before: int, after: int) -> Tensor:
     return field.index_select(axis, places)
 
 
-def index(call: Call) -> Value:
-    """`x[:, i, j]` with index tensors: indexed axes keep their size, the others pass on."""
-    value = call.value("self")
-    given = call.arguments["indices"]
-    axes = tuple(axis for axis, item in enumerate(given) if item is not None)
-    why = call.why(INDEXED)
-    pin_value(call, value, axes, why)
-    for field in (field for item in given if item is not None for field in item.fields):
-        call.labels.freeze(field, why)
-    picks = [
-        slice(None) if item is None else torch.zeros(item.shape, dtype=torch.int64)
-        for item in given
-    ]
-    fields = []
-    for field in value.fields:
-        for axis in axes:
-            field = _alike(call, field, axis, why)
-        fields.append(compress(field.expand(value.shape)[tuple(picks)]))
-    return Value(call.shape, tuple(field for field in fields if labelled_axes(field)))
-
-
-def index_select(call: Call) -> Value:
-    """`index_select(x, dim, index)`: as `index` with one index tensor."""
-    value, chosen = call.value("self"), call.value("index")
-    axis = call.arguments["dim"] % len(value.shape)
-    why = call.why(INDEXED)
-    pin_value(call, value, (axis,), why)
-    pin_value(call, chosen, (0,), why)
-    fields = [_alike(call, field, axis, why).narrow(axis, 0, 1) for field in value.fields]
-    return Value(call.shape, tuple(field for field in fields if labelled_axes(field)))
-
-
-def gather(call: Call) -> Value | tuple[Value, ...]:
-    """`gather(x, dim, index)`, `take_along_dim`: along `dim` any element may be taken; along the
-    other axes the index has its own place for every element."""
-    value = call.value("self")
-    chosen = call.value("index" if "index" in call.arguments else "indices")
-    given = call.arguments["dim"]
-    spread = call.name == "aten.take_along_dim"
-    if given is None or any(
-        one != two and not (spread and 1 in (one, two))
-        for axis, (one, two) in enumerate(zip(value.shape, chosen.shape, strict=True))
-        if axis != given % len(value.shape)
-    ):
-        return frozen(call, INDEXED)
-    why = call.why(INDEXED)
-    parts = [_without(call, part, given % len(value.shape), why) for part in (value, chosen)]
-    return merge(call, call.shape, tuple(parts), f"{INDEXED} with")
-
-
-def scatter(call: Call) -> Value:
-    """`scatter`, `index_add` and the like: along `dim` elements go anywhere; along the other axes
-    what is written meets what it is written into."""
-    value = call.value("self")
-    axis = call.arguments["dim"] % len(value.shape)
-    why = call.why("is written to by index")
-    parts = [
-        _without(call, part, axis % len(part.shape), why)
-        for part in call.values()
-        if len(part.shape) == len(value.shape)
-    ]
-    for part in call.values():
-        if len(part.shape) < len(value.shape):
-            pin_value(call, part, tuple(range(len(part.shape))), why)
-    return merge(call, call.shape, tuple(parts), "is written by index with")
-
-
-def _without(call: Call, value: Value, axis: int, why: Freeze) -> Value:
-    """What the value says besides `axis`, which is pinned."""
-    pin_value(call, value, (axis,), why)
-    fields = (_alike(call, field, axis, why).narrow(axis, 0, 1) for field in value.fields)
-    shape = (*value.shape[:axis], 1, *value.shape[axis + 1 :])
-    return Value(shape, tuple(field for field in fields if labelled_axes(field)))
-
-
 def expand(call: Call) -> Value | tuple[Value, ...]:
-    """As `move`. What an index or a mask is repeated over can follow what it meets."""
+    """`expand`, `repeat`: as `move`, but an axis over which something is repeated a written number
+    of times can follow what it meets."""
     moved = move(call)
     assert isinstance(moved, Value)
-    source, dtype = call.value("self"), call.node.meta["val"].dtype
-    if dtype.is_floating_point or dtype.is_complex:
-        return moved
-    rank, offset = len(moved.shape), len(moved.shape) - len(source.shape)
+    rank = len(moved.shape)
+    before = (*[1] * (rank - len(call.value("self").shape)), *call.value("self").shape)
     fresh = [
         along(call.labels.new(item), axis, rank)
         for axis, item in enumerate(written_sizes(call.node))
-        if isinstance(item, int)
-        and item > 1
-        and (axis < offset or source.shape[axis - offset] == 1)
+        if isinstance(item, int) and item > before[axis] == 1
     ]
     return Value(moved.shape, (*moved.fields, *fresh))
-
-
-def _alike(call: Call, field: Tensor, axis: int, why: Freeze) -> Tensor:
-    """Which index of a pinned axis is taken is not known: all of them must be alike."""
-    if field.shape[axis] > 1 and len(labelled_axes(field)) > 1:
-        first = field.narrow(axis, 0, 1)
-        call.labels.tie(field, first, why)
-        return first
-    return field
 
 
 def embedding(call: Call) -> Value:
@@ -317,7 +228,8 @@ def written_sizes(node: fx.Node) -> tuple[Any, ...]:
     """The sizes as they stand in the graph: numbers, or nodes where they are computed."""
     target: Any = node.target
     names = [argument.name for argument in target._schema.arguments]
-    place = next((names.index(name) for name in ("size", "shape") if name in names), len(names))
+    known = ("size", "shape", "repeats")
+    place = next((names.index(name) for name in known if name in names), len(names))
     sizes: Any = node.args[place] if place < len(node.args) else ()
     return tuple(sizes)
 

@@ -16,6 +16,7 @@ from prunecli.graph.rules.contraction import (
     matmul,
 )
 from prunecli.graph.rules.elementwise import along_dim, elementwise, gated, prelu
+from prunecli.graph.rules.indexing import gather, index, index_select, scatter
 from prunecli.graph.rules.movement import (
     channel_shuffle,
     concatenate,
@@ -23,22 +24,27 @@ from prunecli.graph.rules.movement import (
     cut,
     embedding,
     expand,
-    gather,
-    index,
-    index_select,
     move,
     move_as,
     move_pinned,
     pad,
     pixel_shuffle,
     roll,
-    scatter,
     stack,
     strided_slice,
     unchanged,
     unlabelled,
 )
 from prunecli.graph.rules.normalization import channelwise, grouped, trailing
+from prunecli.graph.rules.products import (
+    addmv,
+    bilinear,
+    compared,
+    distances,
+    inner,
+    outer,
+    tensordot,
+)
 from prunecli.graph.rules.recurrent import cell, recurrent
 from prunecli.graph.rules.reduction import (
     extremum,
@@ -48,6 +54,15 @@ from prunecli.graph.rules.reduction import (
     sampled,
     spatial,
     total,
+    windows,
+)
+from prunecli.graph.rules.windows import (
+    bags,
+    columns,
+    from_columns,
+    to_complex,
+    to_real,
+    triangle,
     windows,
 )
 
@@ -78,7 +93,7 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
         move,
         "view reshape _unsafe_view permute transpose t numpy_T mT mH adjoint squeeze "
         "unsqueeze flatten unflatten pixel_unshuffle movedim moveaxis flip rot90 swapaxes swapdims "
-        "repeat repeat_interleave tile ravel",
+        "repeat_interleave tile ravel",
     ),
     (
         cut,
@@ -103,7 +118,7 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (index_select, "index_select"),
     (gather, "gather take_along_dim"),
     (scatter, "scatter scatter_add scatter_reduce index_add index_copy index_fill"),
-    (expand, "expand"),
+    (expand, "expand repeat"),
     (created, "zeros ones full new_zeros new_ones new_full empty new_empty"),
     (embedding, "embedding"),
     (unlabelled, "arange linspace eye scalar_tensor tril_indices triu_indices"),
@@ -123,7 +138,7 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (
         reduction,
         "prod argmax argmin any all std var std_mean var_mean logsumexp median count_nonzero "
-        "aminmax sort argsort topk kthvalue mode cummax cummin",
+        "aminmax",
     ),
     (total, "mean sum nansum"),
     (norm, "norm linalg_vector_norm"),
@@ -141,6 +156,28 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
         "fractional_max_pool2d",
     ),
     (sampled, "grid_sampler grid_sampler_2d grid_sampler_3d"),
+    # Along one axis, which keeps its size: order, running extremes, Fourier transforms.
+    (
+        reduction,
+        "sort argsort topk kthvalue mode cummax cummin fft_fft fft_ifft fft_rfft fft_irfft "
+        "fft_hfft fft_ihfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn fft_rfftn "
+        "fft_irfftn fft_fftshift fft_ifftshift",
+    ),
+    (elementwise, "real imag angle conj _conj resolve_conj resolve_neg complex polar"),
+    (to_complex, "view_as_complex"),
+    (to_real, "view_as_real"),
+    (windows, "unfold"),
+    (columns, "im2col"),
+    (from_columns, "col2im"),
+    (triangle, "tril triu"),
+    (bags, "embedding_bag"),
+    (tensordot, "tensordot"),
+    (inner, "inner"),
+    (outer, "outer ger"),
+    (addmv, "addmv"),
+    (bilinear, "bilinear"),
+    (distances, "cdist"),
+    (compared, "cosine_similarity pairwise_distance"),
 )
 
 RULES: dict[str, Rule] = {
