@@ -20,11 +20,13 @@ class Value:
         shape: concrete extents, with the example's batch.
         fields: label fields, see above.
         parameter: name of the parameter, buffer or constant this is, or empty.
+        vanishes: every element that can go is zero once the parameters that go with it are.
     """
 
     shape: tuple[int, ...]
     fields: tuple[Tensor, ...] = ()
     parameter: str = ""
+    vanishes: bool = False
 
     def field_at(self, axis: int) -> Tensor | None:
         """The field that labels `axis`, if there is one."""

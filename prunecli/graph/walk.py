@@ -5,11 +5,11 @@ Stage: graph. In: `Captured`. Out: `Flow`. Decides nothing about what is removed
 
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from prunecli.graph.call import Call, Notes, Shape, frozen
 from prunecli.graph.capture import Captured
@@ -24,6 +24,7 @@ from prunecli.graph.nodes import (
     stack_trace,
 )
 from prunecli.graph.rules.table import RULES
+from prunecli.graph.vanishing import vanishing
 
 Result = Value | tuple[Value | None, ...] | None
 
@@ -57,12 +58,13 @@ def walk(captured: Captured) -> Flow:
             values[node.name] = _plain(node)
         elif node.op == "get_attr":
             name = _canonical(captured.network, str(node.target), identity)
-            known = parameters.get(name) or _parameter(node, name, labels)
+            known = parameters.get(name) or _parameter(captured.network, node, name, labels)
             if known is not None:
                 parameters[name] = known
             values[node.name] = known
         elif node.op == "call_function":
             values[node.name] = _call(node, values, labels, notes)
+            _note_written(node, values)
         elif node.op == "output":
             _close(node, values, labels)
     return Flow(labels, values, parameters, notes)
@@ -82,7 +84,36 @@ def _call(node: fx.Node, values: dict[str, Result], labels: Labels, notes: Notes
     rule = RULES.get(name)
     if rule is None:
         return _frozen(call)
-    return rule(call)
+    result = rule(call)
+    if isinstance(result, tuple):
+        return tuple(None if item is None else _marked(call, item) for item in result)
+    return _marked(call, result)
+
+
+def _marked(call: Call, value: Value) -> Value:
+    return replace(value, vanishes=True) if vanishing(call, value) else value
+
+
+def _note_written(node: fx.Node, values: dict[str, Result]) -> None:
+    """What an operator writes into shows in all that this is a view of."""
+    result, written = values[node.name], _alias(node, writing=True)
+    if not isinstance(result, Value) or result.vanishes:
+        return
+    while written is not None:
+        value = values[written.name]
+        if isinstance(value, Value):
+            values[written.name] = replace(value, vanishes=False)
+        written = _alias(written)
+
+
+def _alias(node: fx.Node, *, writing: bool = False) -> fx.Node | None:
+    """The first argument, if the operator writes into it, or returns a view of it."""
+    target: Any = node.target
+    first = node.args[0] if node.args else None
+    if not isinstance(target, torch._ops.OpOverload) or not isinstance(first, fx.Node):
+        return None
+    info = target._schema.arguments[0].alias_info
+    return first if info is not None and (info.is_write or not writing) else None
 
 
 def _frozen(call: Call) -> Result:
@@ -140,7 +171,7 @@ def _canonical(network: fx.GraphModule, target: str, identity: dict[tuple[int, .
     return identity.setdefault(key, target)
 
 
-def _parameter(node: fx.Node, name: str, labels: Labels) -> Value | None:
+def _parameter(network: fx.GraphModule, node: fx.Node, name: str, labels: Labels) -> Value | None:
     val = node.meta.get("val")
     if not isinstance(val, Tensor):
         return None
@@ -150,7 +181,7 @@ def _parameter(node: fx.Node, name: str, labels: Labels) -> Value | None:
         for axis, extent in enumerate(shape)
         if extent > 1
     )
-    return Value(shape, fields, name)
+    return Value(shape, fields, name, isinstance(attribute(network, name), nn.Parameter))
 
 
 def _close(node: fx.Node, values: dict[str, Result], labels: Labels) -> None:

@@ -15,6 +15,7 @@ from torch import fx
 
 from prunecli.graph.fields import Value
 from prunecli.graph.nodes import operator_name
+from prunecli.graph.rules.reduction import reduced_axes
 from prunecli.surgery.kept import Kept
 
 
@@ -39,11 +40,6 @@ class Site:
         target: Any = self.node.target
         schema = [argument.name for argument in target._schema.arguments]
         return next(schema.index(name) for name in names if name in schema)
-
-    def has(self, name: str) -> bool:
-        """Whether the operator has such an argument."""
-        target: Any = self.node.target
-        return any(argument.name == name for argument in target._schema.arguments)
 
     def get(self, *names: str) -> Any:
         """Argument as written, or its default."""
@@ -146,27 +142,6 @@ def _attention(site: Site) -> None:
         site.node.update_kwarg("scale", 1.0 / math.sqrt(query.shape[-1]))
 
 
-def _mean(site: Site) -> None:
-    """A mean over what is left still divides by what the axis once had: what is gone was zero."""
-    source = site.source
-    assert source is not None
-    given = site.get("dim") if site.has("dim") else None
-    axes = range(len(source.shape)) if not given and given != 0 else given
-    ratio = 1.0
-    for axis in axes if isinstance(axes, (list, tuple, range)) else (axes,):
-        ratio *= site.kept.extent(source, axis) / source.shape[axis]
-    if ratio == 1.0:
-        return
-    node = site.node
-    target: Any = node.target
-    with node.graph.inserting_before(node):
-        mean = node.graph.call_function(target, node.args, node.kwargs)
-    mean.meta = dict(node.meta)
-    # The old name goes to the final value, so that both graphs can be compared node by node.
-    node.target = torch.ops.aten.mul.Tensor
-    node.args, node.kwargs = (mean, ratio), {}
-
-
 def _parts(site: Site) -> None:
     """`split`, `chunk`: what is left need not divide evenly, so every part's length is written."""
     assert site.source is not None
@@ -237,6 +212,24 @@ def _groups(site: Site) -> None:
         if blocks != original:
             written = site.get("groups", "num_groups")
             site.put(_scaled(site.node, written, blocks, original), "groups", "num_groups")
+
+
+def _mean(site: Site) -> None:
+    """`mean` over an axis that shrinks divides by what its extent was: what is gone counts as
+    zero, and the result is what it was."""
+    source = site.source
+    assert source is not None
+    rank = len(source.shape)
+    target: Any = site.node.target
+    named = {"dim"} & {argument.name for argument in target._schema.arguments}
+    axes = reduced_axes({name: site.get(name) for name in named}, rank)
+    share = math.prod(site.kept.extent(source, axis) / source.shape[axis] for axis in axes)
+    if share < 1.0:
+        with site.node.graph.inserting_before(site.node):
+            mean = site.node.graph.node_copy(site.node)
+        site.node.target = torch.ops.aten.mul.Tensor
+        site.node.args = (mean, share)
+        site.node.kwargs = {}
 
 
 def _squeezed(site: Site) -> None:

@@ -123,6 +123,7 @@ NORMS = (
         x.pow(2).mean(-1, keepdim=True) + 1e-6), layers=lambda: {"m": torch.rand(16)},
         goes=("a.weight", "m")),
     mlp("rms-norm-of-flat", lambda n, x: x / x.pow(2).mean().sqrt()),
+    stuck("l2-normalised-later", lambda n, x: F.normalize(x.exp()), "is reduced over"),
     sandwich("manual-batch-norm", lambda n, x: (x - n.m[:, None, None]) * torch.rsqrt(
         n.v[:, None, None].square() + 1e-3), layers=lambda: {
             "m": torch.randn(12), "v": torch.rand(12)}, goes=("a.weight", "m", "v")),

@@ -196,6 +196,16 @@ REDUCTIONS = (
     pointwise("amin-channels", lambda x: x * (x.abs() + 1).amin(1, keepdim=True), exact=False),
     stuck("place-of-max", lambda n, x: x * sum(x.max(1, keepdim=True)), "is reduced over"),
     stuck("variance-channels", lambda n, x: x * x.var(1, keepdim=True), "is reduced over"),
+    pointwise("mean-channels-flat", lambda x: x.flatten(1).mean(1)[:, None, None, None] * x),
+    pointwise("root-mean-square", lambda x: x * (x.pow(2).mean(1, True) + 1e-3).rsqrt()),
+    pointwise("norms-channels", lambda x: x / (x.norm(dim=1, keepdim=True) + x.norm(
+        1.0, (1, 2), keepdim=True) + 1)),
+    stuck("mean-of-sigmoids", lambda n, x: x * x.sigmoid().mean(1, True), "is reduced over"),
+    stuck("mean-of-shifted", lambda n, x: x * (x + 1).mean(1, True), "is reduced over"),
+    stuck("mean-of-clamped", lambda n, x: x * x.clamp(0.1, 1).mean(1, True), "is reduced over"),
+    stuck("mean-of-filled", lambda n, x: x * F.pad(x, (1, 1), value=1.0).mean(
+        (1, 2, 3), True), "is reduced over"),
+    stuck("smallest-norm", lambda n, x: x * x.norm(-1.0, 1, True), "is reduced over"),
     stuck("argmax-channels", lambda n, x: x * x.argmax(1, keepdim=True), "is reduced over"),
     pointwise("mean-everything", lambda x: x / (x.abs().mean() + 1)),
     Row("spatial-attention", lambda: Net(

@@ -30,7 +30,7 @@ from torch import nn
 
 from prunecli.config import Criterion
 from prunecli.errors import NothingToPruneError
-from prunecli.graph.rules.table import RULES
+from prunecli.graph.rules.table import _BY_RULE, RULES
 from prunecli.surgery.constants import REWRITERS
 
 ROWS = (
@@ -91,3 +91,8 @@ def test_the_examples_in_the_documentation_are_the_code() -> None:
     assert len(blocks) == 4
     for path, code in blocks:
         assert code in (root / path).read_text(), path
+
+
+def test_no_operator_has_two_rules() -> None:
+    named = [name for _, names in _BY_RULE for name in names.split()]
+    assert len(named) == len(set(named))

@@ -1,28 +1,32 @@
 """Rules for reductions, pooling and resizing."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
 from prunecli.graph.call import Call, Shape, pin_value, without_axis
 from prunecli.graph.fields import Value
 from prunecli.graph.rules.elementwise import elementwise
-from prunecli.graph.rules.movement import move
 
 
 def reduction(call: Call) -> Value | tuple[Value, ...]:
     """Variance, product, argmax over some axes: those keep their size, since what is gone would
     have changed the result."""
     value = call.values()[0]
-    axes = _axes(call, len(value.shape))
+    axes = reduced_axes(call.arguments, len(value.shape))
     pin_value(call, value, axes, call.why("is reduced over"))
     return _over(call, axes)
 
 
 def total(call: Call) -> Value | tuple[Value, ...]:
-    """Sum and mean: what is gone adds nothing. A mean still divides by what the axis once had
-    (the rewriter sees to that), so RMS norms written out keep their scale."""
-    return _over(call, _axes(call, len(call.values()[0].shape)))
+    """Sum and mean: an axis may shrink where what goes was zero. A mean still divides by what the
+    axis once had (the rewriter sees to that), so RMS norms written out keep their scale."""
+    value = call.values()[0]
+    if not value.vanishes:
+        return reduction(call)
+    return _over(call, reduced_axes(call.arguments, len(value.shape)))
 
 
 def norm(call: Call) -> Value | tuple[Value, ...]:
@@ -34,9 +38,9 @@ def norm(call: Call) -> Value | tuple[Value, ...]:
 
 
 def largest(call: Call) -> Value | tuple[Value, ...]:
-    """`amax`, `amin`: the largest of what is left."""
+    """`amax`, `amin`: a statistic of what is left, as in a normalisation."""
     call.notes.extremes[call.node.name] = -math.inf if "max" in call.name else math.inf
-    return total(call)
+    return _over(call, reduced_axes(call.arguments, len(call.values()[0].shape)))
 
 
 def extremum(call: Call) -> Value | tuple[Value | None, ...]:
@@ -68,13 +72,6 @@ def spatial(call: Call) -> Value | tuple[Value, ...]:
     return results[0] if len(results) == 1 else results
 
 
-def windows(call: Call) -> Value | tuple[Value, ...]:
-    """`unfold`: windows along an axis, which keeps its size, as a new last axis."""
-    axis = call.arguments["dimension"]
-    pin_value(call, call.values()[0], (axis,), call.why("is cut into windows"))
-    return move(call)
-
-
 def sampled(call: Call) -> Value:
     """`grid_sampler`: input (N, C, H, W), grid (N, H', W', 2) -> (N, C, H', W').
 
@@ -88,8 +85,9 @@ def sampled(call: Call) -> Value:
     return Value(call.shape, _leading(call, value, space))
 
 
-def _axes(call: Call, rank: int) -> tuple[int, ...]:
-    given = call.arguments.get("dim")
+def reduced_axes(arguments: Mapping[str, Any], rank: int) -> tuple[int, ...]:
+    """The axes that an operator with these arguments reduces over."""
+    given = arguments.get("dim")
     if given is None or given == []:
         return tuple(range(rank))
     axes = given if isinstance(given, (list, tuple)) else [given]

@@ -54,7 +54,6 @@ from prunecli.graph.rules.reduction import (
     sampled,
     spatial,
     total,
-    windows,
 )
 from prunecli.graph.rules.windows import (
     bags,
@@ -137,10 +136,9 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (grouped, "group_norm"),
     (
         reduction,
-        "prod argmax argmin any all std var std_mean var_mean logsumexp median count_nonzero "
-        "aminmax",
+        "prod argmax argmin all std var std_mean var_mean logsumexp median aminmax",
     ),
-    (total, "mean sum nansum"),
+    (total, "mean sum nansum count_nonzero any"),
     (norm, "norm linalg_vector_norm"),
     (largest, "amax amin"),
     (extremum, "max min"),
@@ -166,7 +164,6 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (elementwise, "real imag angle conj _conj resolve_conj resolve_neg complex polar"),
     (to_complex, "view_as_complex"),
     (to_real, "view_as_real"),
-    (windows, "unfold"),
     (columns, "im2col"),
     (from_columns, "col2im"),
     (triangle, "tril triu"),
