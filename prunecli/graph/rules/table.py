@@ -63,7 +63,6 @@ from prunecli.graph.rules.windows import (
     to_complex,
     to_real,
     triangle,
-    windows,
 )
 
 _BY_RULE: tuple[tuple[Rule, str], ...] = (
@@ -166,7 +165,6 @@ _BY_RULE: tuple[tuple[Rule, str], ...] = (
     (elementwise, "real imag angle conj _conj resolve_conj resolve_neg complex polar"),
     (to_complex, "view_as_complex"),
     (to_real, "view_as_real"),
-    (windows, "unfold"),
     (columns, "im2col"),
     (from_columns, "col2im"),
     (triangle, "tril triu"),
