@@ -62,6 +62,7 @@ from prunecli.graph.rules.windows import (
     to_complex,
     to_real,
     triangle,
+    windows,
 )
 
 _BY_RULE: tuple[tuple[Rule, str], ...] = (

@@ -8,6 +8,15 @@ from prunecli.graph.fields import Value, along, labelled_axes
 WINDOWED = "is cut into windows"
 
 
+def windows(call: Call) -> Value:
+    """`x.unfold(dim, size, step)`: windows along `dim`, their content on a new last axis."""
+    value = call.value("self")
+    axis = call.arguments["dimension"] % len(value.shape)
+    pin_value(call, value, (axis,), call.why(WINDOWED))
+    fields = (without_axis(call, field, axis) for field in value.fields)
+    return Value(call.shape, tuple(field.unsqueeze(-1) for field in fields if field is not None))
+
+
 def columns(call: Call) -> Value:
     """`F.unfold`: (N, C, H, W) -> (N, C * window, places); a channel's whole window goes."""
     value = call.value("self")
