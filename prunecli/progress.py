@@ -107,7 +107,8 @@ class RichReporter:
     """Bars with time left, on a terminal."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        # The stream itself: others may hide stderr for a while (torch.export prints graphs there).
+        self.console = Console(file=sys.stderr)
 
     @contextmanager
     def step(self, title: str, total: float | None = None) -> Iterator[Step]:

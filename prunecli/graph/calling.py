@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from prunecli.errors import ConfigError, ModelError
+from prunecli.graph.failing import first_line
 from prunecli.graph.inputs import Example
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -159,12 +160,6 @@ def _distinct(names: list[str]) -> tuple[str, ...]:
             word = f"output_{word}" if word else "output"
         found.append(word if word not in found else f"{word}_{place}")
     return tuple(found)
-
-
-def first_line(error: BaseException) -> str:
-    """What went wrong, without the rest of the traceback."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def try_forward(module: nn.Module, example: Example) -> Returned:

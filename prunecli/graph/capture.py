@@ -4,6 +4,9 @@ Stage: graph. In: a module with example inputs, or an exported program. Out: `Ca
 changes the network; knows no pruning.
 """
 
+import contextlib
+import io
+import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +17,8 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
 from prunecli.errors import ModelError
-from prunecli.graph.calling import first_line, flat_forward, try_forward
+from prunecli.graph.calling import flat_forward, try_forward
+from prunecli.graph.failing import cannot_capture
 from prunecli.graph.folding import fold
 from prunecli.graph.inlining import inline_contexts
 from prunecli.graph.inputs import BATCH, Axes, Domain, Example, batch_name, domains, draw
@@ -72,10 +76,24 @@ class Captured:
 
 @contextmanager
 def quiet_export() -> Iterator[None]:
-    """Hide the warnings that torch.export prints about its own internals."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Hide what torch.export prints about its own internals: warnings, and whole graphs where it
+    fails."""
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.fx", "torch._export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        hidden = io.StringIO()
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(hidden),
+            contextlib.redirect_stderr(hidden),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def fitting_example(module: nn.Module, examples: Iterable[Example]) -> Example:
@@ -191,10 +209,7 @@ def _export(
         with torch.no_grad(), quiet_export(), masks_as_given():
             return torch.export.export(module, inputs, dynamic_shapes=shapes)
     except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError) as error:
-        raise ModelError(
-            f"model: torch.export cannot capture it: {first_line(error)}",
-            "control flow that depends on the data must go; see the torch.export documentation",
-        ) from error
+        raise cannot_capture(module, error) from error
 
 
 def _flat_network(program: ExportedProgram) -> fx.GraphModule:
