@@ -22,6 +22,7 @@ from prunecli.errors import ModelError
 from prunecli.export.attention import with_four_axes
 from prunecli.export.forms import in_onnx_terms
 from prunecli.graph.capture import Captured, recapture
+from prunecli.graph.lengths import any_length
 
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")
 
@@ -61,7 +62,7 @@ def write_onnx(exportable: Exportable, path: Path, metadata: Mapping[str, str]) 
     try:
         # Without gradients, as during capture: with them, attention takes another path, whose
         # results have other strides than the captured views were made for.
-        with _silence(), torch.no_grad():
+        with _silence(), torch.no_grad(), any_length():
             exported = torch.onnx.export(
                 program,
                 exportable.origin.inputs,

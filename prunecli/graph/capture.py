@@ -8,7 +8,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,6 +22,7 @@ from prunecli.graph.failing import cannot_capture
 from prunecli.graph.folding import fold
 from prunecli.graph.inlining import inline_contexts
 from prunecli.graph.inputs import BATCH, Axes, Domain, Example, batch_name, domains, draw
+from prunecli.graph.lengths import any_length
 from prunecli.graph.masks import masks_as_given
 from prunecli.graph.packed import packed_as_padded, settle
 
@@ -68,10 +69,24 @@ class Captured:
 
     def draw(self, extents: Mapping[str, int], generator: torch.Generator) -> tuple[Tensor, ...]:
         """Random inputs; `extents` of free axes by name, those of the example where missing."""
-        return tuple(
-            draw(domain, own, extents, generator)
-            for domain, own in zip(self.domains, self.axes, strict=True)
-        )
+        return _drawn(self.domains, self.axes, extents, generator)
+
+
+def _drawn(
+    domains: Sequence[Domain],
+    axes: Sequence[Axes],
+    extents: Mapping[str, int],
+    generator: torch.Generator,
+) -> tuple[Tensor, ...]:
+    second = next(
+        ((own[1], item.like.shape[1]) for item, own in zip(domains, axes, strict=True) if own[1:]),
+        None,
+    )
+    longest = None if second is None else extents.get(second[0] or "", second[1])
+    return tuple(
+        draw(domain, own, extents, generator, longest)
+        for domain, own in zip(domains, axes, strict=True)
+    )
 
 
 @contextmanager
@@ -136,9 +151,10 @@ def capture(module: nn.Module, example: Example) -> Captured:
     notes = tuple(f"the output {item} is not a tensor: left out" for item in returned.dropped)
     # What was only guessed so far, before it was known which numbers are indices of what.
     generator = torch.Generator().manual_seed(0)
+    drawn = _drawn(found.domains, found.axes, {}, generator)
     inputs = tuple(
-        item if item.is_floating_point() else draw(domain, own, {}, generator)
-        for item, domain, own in zip(found.inputs, found.domains, found.axes, strict=True)
+        old if old.is_floating_point() else new
+        for old, new in zip(found.inputs, drawn, strict=True)
     )
     return Captured(
         network, inputs, found.axes, found.domains, found.outputs, (*found.notes, *notes, *packed)
@@ -206,7 +222,7 @@ def _export(
         for own in axes
     )
     try:
-        with torch.no_grad(), quiet_export(), masks_as_given():
+        with torch.no_grad(), quiet_export(), masks_as_given(), any_length():
             return torch.export.export(module, inputs, dynamic_shapes=shapes)
     except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError) as error:
         raise cannot_capture(module, error) from error

@@ -127,11 +127,24 @@ def _of_specs(
         dtype = getattr(torch, spec.dtype)
         if dtype.is_floating_point:
             tensors.append(torch.randn(shape, generator=generator, dtype=dtype))
+        elif _is_length(spec.name, len(shape)):
+            tensors.append(torch.full(shape, _longest(specs, extents) or fill, dtype=dtype))
         else:
             tensors.append(torch.full(shape, fill, dtype=dtype))
         axes.append(tuple(axis.name for axis in own))
     names = () if by_position else tuple(spec.name for spec in specs)
     return Example(tuple(tensors), tuple(axes), names)
+
+
+def _is_length(name: str, rank: int) -> bool:
+    """Whether a whole number for each example says how long its sequence is."""
+    return rank == 1 and "len" in name.lower()
+
+
+def _longest(specs: tuple[InputSpec, ...], extents: dict[str, int]) -> int | None:
+    """Extent of the first input's second axis."""
+    second = next((spec.axes[1] for spec in specs if len(spec.axes) > 1), None)
+    return None if second is None else second.extent or extents.get(second.name or "")
 
 
 @dataclass(frozen=True)
@@ -142,20 +155,28 @@ class Domain:
         like: an example.
         limit: values are indices below this; 0 where they are none.
         mask: whether it marks padding.
+        length: whether it says how long each example's sequence is.
     """
 
     like: Tensor
     limit: int = 0
     mask: bool = False
+    length: bool = False
 
 
 def draw(
-    domain: Domain, axes: Axes, extents: Mapping[str, int], generator: torch.Generator
+    domain: Domain,
+    axes: Axes,
+    extents: Mapping[str, int],
+    generator: torch.Generator,
+    longest: int | None = None,
 ) -> Tensor:
-    """A random input: floats normal, indices uniform, padding masks with padding at the end.
+    """A random input: floats normal, indices uniform, padding masks with padding at the end,
+    lengths falling from the longest possible.
 
     Args:
         extents: of free axes, by name; the example's where there is none.
+        longest: length of the sequences.
     """
     like = domain.like
     shape = [
@@ -170,7 +191,11 @@ def draw(
         made = torch.ones(shape, dtype=like.dtype)
         made[1:, -(shape[-1] // 4) or shape[-1] :] = 0
         return made
-    # Lengths, flags: nothing is known but that the example's values are allowed.
+    if domain.length and longest is not None:
+        made = torch.randint(1, longest + 1, shape, generator=generator)
+        made[0] = longest
+        return made.sort(descending=True).values.to(like.dtype)
+    # Flags, counts: nothing is known but that the example's values are allowed.
     flat = like.reshape(-1)
     places = torch.arange(max(1, int(torch.tensor(shape).prod()))) % flat.numel()
     return flat[places].reshape(shape)
@@ -194,11 +219,12 @@ def domains(network: fx.GraphModule, examples: Sequence[Tensor]) -> tuple[Domain
     )
 
 
-def _limits(node: fx.Node, example: Tensor) -> tuple[int, bool]:
+def _limits(node: fx.Node, example: Tensor) -> tuple[int, bool, bool]:
     if example.is_floating_point():
-        return 0, False
+        return 0, False, False
     limits = [] if example.dtype is torch.bool else list(_index_limits(node))
-    return min(limits, default=0), not limits and "mask" in node.name and example.dim() == 2
+    mask = not limits and "mask" in node.name and example.dim() == 2
+    return min(limits, default=0), mask, not limits and _is_length(node.name, example.dim())
 
 
 def _index_limits(node: fx.Node) -> Iterator[int]:

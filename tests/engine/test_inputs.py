@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -273,3 +274,58 @@ def test_what_was_done_to_the_module_is_undone() -> None:
     captured(module, "a=float32[1,4]", "b=float32[1,4]", by_position=True)
     assert "forward" not in vars(module)
     assert len(module(torch.ones(1, 4), torch.ones(1, 4))) == 2
+
+
+class Sentences(nn.Module):
+    """Packed sequences of given lengths, all steps returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(WORDS, 12)
+        self.lstm = nn.LSTM(12, 10, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(20, 3)
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(self.words(ids), lengths, batch_first=True)
+        steps, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
+        return self.head(steps)
+
+
+def test_lengths_fit_the_sequences_and_sequences_have_any_length(tmp_path: Path) -> None:
+    module = Sentences()
+    found = captured(module, "ids=int64[batch,seq]", "lengths=int64[batch]")
+    assert found.axes == (("batch", "seq"), ("batch",))
+    ids, lengths = found.draw({"batch": 50, "seq": 8}, torch.Generator().manual_seed(0))
+    assert ids.shape == (50, 8)
+    assert lengths[0] == 8
+    assert set(lengths.tolist()) == set(range(1, 9))
+    assert lengths.tolist() == sorted(lengths.tolist(), reverse=True)
+    torch.testing.assert_close(found.network(ids, lengths), module(ids, lengths))
+    session = exported(found, tmp_path / "sentences.onnx")
+    assert [item.shape for item in session.get_inputs()] == [["batch", "seq"], ["batch"]]
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_recurrent_layers_keep_free_lengths(
+    kind: type[nn.RNNBase], batch_first: bool, tmp_path: Path
+) -> None:
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = kind(6, 8, 2, batch_first=batch_first, bidirectional=True)
+            self.head = nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x if batch_first else x.transpose(0, 1)
+            return self.head(self.layers(x)[0].reshape(-1, 16))
+
+    module = Steps()
+    found = captured(module, "x=float32[batch,seq,6]")
+    assert found.axes == (("batch", "seq", None),)
+    x = torch.randn(3, 11, 6)
+    torch.testing.assert_close(found.network(x), module(x))
+    session = exported(found, tmp_path / "steps.onnx")
+    nodes = [node.op_type for node in onnx.load(tmp_path / "steps.onnx").graph.node]
+    assert nodes.count(kind.__name__) == 2, "one node for each layer, both ways in one"
+    assert session.run(None, {session.get_inputs()[0].name: x.numpy()})[0].shape == (33, 3)
