@@ -13,9 +13,12 @@ from torch import Tensor, fx
 
 from prunecli.graph.fields import Value, aligned, along, labelled_axes
 from prunecli.graph.labels import FIXED, Freeze, Labels
-from prunecli.graph.nodes import stack_trace
+from prunecli.graph.nodes import is_input, stack_trace
 
 Shape = tuple[int, ...]
+
+UNYIELDING = "an axis that cannot shrink"
+MEETS_INPUT = "meets the network's input"
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,8 @@ class Call:
 
     def why(self, reason: str, *, structural: bool = False) -> Freeze:
         """A reason that points at this call."""
+        if reason.endswith(UNYIELDING) and any(map(is_input, self.node.all_input_nodes)):
+            reason = MEETS_INPUT
         return Freeze(reason, self.name, self.place, structural, stack_trace(self.node))
 
 

@@ -30,6 +30,13 @@ def module_path(node: fx.Node) -> str:
     return paths[-1] if paths else ""
 
 
+def is_input(node: fx.Node) -> bool:
+    """Whether the value is an input of the network, perhaps moved or cast."""
+    while node.op == "call_function" and len(node.all_input_nodes) == 1:
+        (node,) = node.all_input_nodes
+    return node.op == "placeholder"
+
+
 def stack_trace(node: fx.Node) -> str:
     """The lines of Python that called the operator, outermost first, as far as they are known."""
     return node.meta.get("stack_trace") or ""

@@ -74,7 +74,7 @@ def params(first: int, second: int) -> int:
 
 
 DO = advice(NO_RULE)
-INPUT = "is multiplied with an axis that cannot shrink [aten.conv2d]"
+INPUT = "meets the network's input [aten.conv2d]"
 
 
 def test_table_of_a_small_network_is_that_counted_by_hand(bench: Bench, here: Path) -> None:
@@ -136,7 +136,7 @@ def test_terminal_gets_every_cell_and_line(bench: Bench) -> None:
         prunecli.ModelConfig(bench.program), prunecli.make_reporter(quiet=True)
     )
     stream = io.StringIO()
-    draw(found, Console(file=stream, force_terminal=True, width=100, no_color=True))
+    draw(found, Console(file=stream, force_terminal=True, width=160, no_color=True))
     text = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
     for cell in (part for row in inspection_cells(found).rows for part in row):
         assert cell in text

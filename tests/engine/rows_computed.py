@@ -55,7 +55,7 @@ WINDOWS = (
                                                   padding=1)),
     mlp("tril", lambda n, x: x @ torch.tril(n.w), layers=lambda: {
         "w": nn.Parameter(torch.randn(16, 16))}, goes=(),
-        stays={"a": "is multiplied with an axis that cannot shrink"}),
+        stays={"a": "is cut to a triangle"}),
     pointwise("triu-space", lambda x: x.triu()),
     pointwise("rot90", lambda x: torch.rot90(x, 1, (2, 3))),
 )  # fmt: skip

@@ -114,7 +114,7 @@ INPUTS = (
     Row("input-added", lambda: TwoInputs(
         lambda n, x, y: n.c(n.b(torch.relu(n.a(x))) + y), a=nn.Conv2d(3, 12, 3, padding=1),
         b=nn.Conv2d(12, 4, 1), c=nn.Conv2d(4, 5, 1),
-    ), (IMAGE, (4, 8, 8)), stays={"b": "meets an axis that cannot shrink"}, macs=0.8),
+    ), (IMAGE, (4, 8, 8)), stays={"b": "meets the network's input"}, macs=0.8),
     Row("input-concatenated", lambda: Net(
         lambda n, x: n.b(torch.cat([x, torch.relu(n.a(x)), x], 1)),
         a=nn.Conv2d(3, 12, 3, padding=1), b=nn.Conv2d(18, 5, 3, padding=1),
