@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from engine_harness import channels, choose, shaken
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from prunecli.config import Criterion
 from prunecli.errors import ConfigError, ModelError
@@ -159,6 +161,80 @@ def test_inputs_drawn_are_ones_that_the_network_can_take() -> None:
     assert mask[0].all()
     assert mask[1:, :15].all()
     assert not mask[1:, 15:].any()
+
+
+def test_a_padding_mask_is_true_at_padding() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+            self.inner = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+
+        def forward(self, x: Tensor, src_key_padding_mask: Tensor) -> Tensor:
+            return self.inner(x, src_key_padding_mask=src_key_padding_mask)
+
+    found = captured(Tokens(), "x=float32[b,seq,8]", "src_key_padding_mask=bool[b,seq]")
+    x, mask = found.draw({"b": 3, "seq": 20}, torch.Generator().manual_seed(0))
+    assert not mask[0].any()
+    assert not mask[1:, :15].any()
+    assert mask[1:, 15:].all()
+    assert found.network(x, mask).isfinite().all()
+
+
+def test_lengths_are_those_of_the_sequences(tmp_path: Path) -> None:
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.GRU(5, 6, batch_first=True)
+            self.out = nn.Linear(6, 3)
+
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+            # Without total_length: only right if the example has a sequence of full length.
+            seen, _ = self.layer(pack_padded_sequence(x, lengths, batch_first=True))
+            return self.out(pad_packed_sequence(seen, batch_first=True)[0])
+
+    found = captured(Packed(), "x=float32[batch,9,5]", "lengths=int64[batch]")
+    assert found.inputs[1].tolist()[0] == 9
+    _, lengths = found.draw({"batch": 60}, torch.Generator().manual_seed(0))
+    assert sorted(set(lengths.tolist())) == list(range(1, 10))
+    assert lengths.tolist() == sorted(lengths.tolist(), reverse=True)
+    assert lengths[0] == 9
+    exported(found, tmp_path / "packed.onnx")
+
+
+@pytest.mark.parametrize("rows", [2, -1])
+def test_a_length_that_the_network_refuses_is_told(rows: int, tmp_path: Path) -> None:
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(5, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x).reshape(rows, x.shape[1], 4)
+
+    found = captured(Rows(), "x=float32[2,seq=16,5]")
+    assert found.dynamic_batch == (rows == -1)
+    ready = make_exportable(found.network, found)
+    write_onnx(ready, tmp_path / "rows.onnx", {})
+    asked: list[tuple[int, int]] = []
+
+    def network(x: Tensor, least: int = 0) -> Tensor:
+        asked.append((x.shape[0], x.shape[1]))
+        if x.shape[1] < least:
+            raise IndexError("index 15 is out of bounds")
+        return found.network(x)
+
+    for least, unvaried in ((0, ()), (16, ("seq",))):
+        verified = verify_outputs(
+            tmp_path / "rows.onnx",
+            partial(network, least=least),  # type: ignore[arg-type]
+            ready,
+            1e-4,
+            seed=0,
+        )
+        assert verified.unvaried == unvaried
+    first, last = (2, 2) if rows == 2 else (1, 3)
+    assert asked == [(first, 16), (last, 12), (first, 16), (last, 12), (last, 16)]
 
 
 def test_dictionary_in_and_dataclass_out(tmp_path: Path) -> None:
