@@ -19,6 +19,7 @@ from prunecli.config import Criterion
 from prunecli.errors import ConfigError, ModelError
 from prunecli.export.onnx_file import make_exportable, write_onnx
 from prunecli.export.verify import verify_outputs
+from prunecli.graph.calling import RANDOM
 from prunecli.graph.capture import Captured, capture, capture_program, fitting_example
 from prunecli.graph.cost import cost_model
 from prunecli.graph.coupling import couple
@@ -405,3 +406,29 @@ def test_recurrent_layers_keep_free_lengths(
     nodes = [node.op_type for node in onnx.load(tmp_path / "steps.onnx").graph.node]
     assert nodes.count(kind.__name__) == 2, "one node for each layer, both ways in one"
     assert session.run(None, {session.get_inputs()[0].name: x.numpy()})[0].shape == (33, 3)
+
+
+def test_a_graph_that_answers_something_else_is_refused() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(5, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            # While it is captured, other code runs.
+            return self.a(x) * (2.0 if torch.compiler.is_compiling() else 1.0)
+
+    with pytest.raises(ModelError, match="must answer as the model does, got other values"):
+        captured(Counting(), "x=float32[batch,5]")
+
+
+def test_a_network_that_answers_at_random_is_told() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(5, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x) + torch.rand_like(x[:, :1])
+
+    assert RANDOM in captured(Noisy(), "x=float32[batch,5]").notes
