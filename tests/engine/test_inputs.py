@@ -13,7 +13,6 @@ import pytest
 import torch
 from engine_harness import channels, choose, shaken
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from prunecli.config import Criterion
 from prunecli.errors import ConfigError, ModelError
@@ -180,27 +179,6 @@ def test_a_padding_mask_is_true_at_padding() -> None:
     assert not mask[1:, :15].any()
     assert mask[1:, 15:].all()
     assert found.network(x, mask).isfinite().all()
-
-
-def test_lengths_are_those_of_the_sequences(tmp_path: Path) -> None:
-    class Packed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.GRU(5, 6, batch_first=True)
-            self.out = nn.Linear(6, 3)
-
-        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-            # Without total_length: only right if the example has a sequence of full length.
-            seen, _ = self.layer(pack_padded_sequence(x, lengths, batch_first=True))
-            return self.out(pad_packed_sequence(seen, batch_first=True)[0])
-
-    found = captured(Packed(), "x=float32[batch,9,5]", "lengths=int64[batch]")
-    assert found.inputs[1].tolist()[0] == 9
-    _, lengths = found.draw({"batch": 60}, torch.Generator().manual_seed(0))
-    assert sorted(set(lengths.tolist())) == list(range(1, 10))
-    assert lengths.tolist() == sorted(lengths.tolist(), reverse=True)
-    assert lengths[0] == 9
-    exported(found, tmp_path / "packed.onnx")
 
 
 @pytest.mark.parametrize("rows", [2, -1])
