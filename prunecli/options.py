@@ -26,8 +26,8 @@ Checkpoint = Annotated[
     Path,
     typer.Argument(
         metavar="CHECKPOINT",
-        help="Trained network: a state dict (.pt, .pth, .th, .safetensors) with --model, or an "
-        "exported program (.pt2).",
+        help="Trained network: a state dict (.pt, .pth, .th, .safetensors) with --model, an "
+        "exported program (.pt2), or a Hugging Face folder (config.json and .safetensors).",
     ),
 ]
 Model = Annotated[
@@ -63,7 +63,7 @@ Inputs = Annotated[
         "--input",
         metavar="name=dtype[shape]",
         help="An input by the name it has in the network's forward, batch first; repeatable. A "
-        "name in place of a number is a free axis: 'input_ids=int64[batch,seq]' (tried with some "
+        "name in place of a number is a free axis: 'input_ids=int64\\[batch,seq]' (tried with some "
         "length, or with the one you write: seq=128). 'batch.image' is an entry of a dictionary.",
         rich_help_panel=MODEL,
     ),

@@ -34,16 +34,20 @@ class Verified:
     Attributes:
         difference: largest absolute difference over the larger of 1 and the largest output.
         batches: batch sizes compared.
+        unvaried: free axes that were compared at one extent only, since the network takes no
+            shorter one.
     """
 
     difference: float
     batches: tuple[int, ...]
+    unvaried: tuple[str, ...] = ()
 
 
 def verify_outputs(
     path: Path, network: fx.GraphModule, exportable: Exportable, atol: float, seed: int
 ) -> Verified:
-    """Compare onnxruntime with PyTorch on random inputs at two batch sizes.
+    """Compare onnxruntime with PyTorch on random inputs at two batch sizes, the second time
+    with other free axes shorter than during capture.
 
     Raises:
         VerificationError: the file does not load, or the outputs differ by more than `atol`.
@@ -52,10 +56,13 @@ def verify_outputs(
     names = [item.name for item in session.get_inputs()]
     origin = exportable.origin
     batches = BATCHES if origin.batch_name is not None else (origin.batch,)
-    worst = 0.0
+    free = _shorter(origin)
+    runs = batches if len(batches) > 1 or not free else batches * 2
+    worst, unvaried = 0.0, tuple(free)
     generator = torch.Generator().manual_seed(seed)
-    for batch, other_extents in zip(batches, (False, True), strict=False):
-        inputs, expected = _run(network, origin, batch, other_extents, generator)
+    for batch, shorter in zip(runs, (*({} for _ in runs[1:]), free), strict=True):
+        inputs, expected, fits = _run(network, origin, batch, shorter, generator)
+        unvaried = () if shorter and fits else unvaried
         feed = {name: item.numpy() for name, item in zip(names, inputs, strict=True)}
         with _refusals(f"run the file on a batch of {batch}"):
             found = session.run(None, feed)
@@ -65,7 +72,7 @@ def verify_outputs(
             f"export: onnxruntime and PyTorch differ by {worst:.1e}, allowed are {atol:.1e}",
             "no file was written; if the difference is acceptable to you, raise --atol",
         )
-    return Verified(worst, batches)
+    return Verified(worst, batches, unvaried)
 
 
 def verify_shrunk(original: Path, pruned: Path, removed_params: float) -> tuple[int, int]:
@@ -102,29 +109,32 @@ def _refusals(what: str) -> Iterator[None]:
         ) from error
 
 
+def _shorter(origin: Captured) -> dict[str, int]:
+    """Free axes besides the batch, with extents below those during capture."""
+    return {
+        name: max(1, 3 * extent // 4)
+        for item, own in zip(origin.inputs, origin.axes, strict=True)
+        for name, extent in zip(own, item.shape, strict=True)
+        if name is not None and name != origin.batch_name
+    }
+
+
 def _run(
     network: fx.GraphModule,
     origin: Captured,
     batch: int,
-    other_extents: bool,
+    shorter: dict[str, int],
     generator: torch.Generator,
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Random inputs and what the network makes of them; with `other_extents`, free axes are
-    shorter than during capture, where the network can do with that."""
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], bool]:
+    """Random inputs, what the network makes of them, and whether it can do with `shorter`."""
     extents = {origin.batch_name: batch} if origin.batch_name is not None else {}
-    free = {
-        name: extent
-        for item, own in zip(origin.inputs, origin.axes, strict=True)
-        for name, extent in zip(own, item.shape, strict=True)
-        if name is not None and name not in extents
-    }
-    if other_extents and free:
-        shorter = {name: max(1, 3 * extent // 4) for name, extent in free.items()}
+    if shorter:
         inputs = origin.draw({**extents, **shorter}, generator)
-        with suppress(RuntimeError):  # a window or a stride that does not fit this length
-            return inputs, _outputs(network, inputs)
+        # A window, a stride or a length that does not fit.
+        with suppress(RuntimeError, IndexError):
+            return inputs, _outputs(network, inputs), True
     inputs = origin.draw(extents, generator)
-    return inputs, _outputs(network, inputs)
+    return inputs, _outputs(network, inputs), not shorter
 
 
 def _outputs(network: fx.GraphModule, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

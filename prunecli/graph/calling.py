@@ -29,10 +29,12 @@ class Returned:
     Attributes:
         names: of the tensors, from the keys and places that lead to them.
         dropped: what else there was, by name and type.
+        outputs: the tensors themselves; filled in by `try_forward`.
     """
 
     names: tuple[str, ...] = ()
     dropped: tuple[str, ...] = field(default=())
+    outputs: tuple[Tensor, ...] = ()
 
 
 @contextmanager
@@ -170,7 +172,7 @@ def try_forward(module: nn.Module, example: Example) -> Returned:
     """
     try:
         with flat_forward(module, example) as returned, torch.no_grad():
-            module(*example.tensors)
+            returned.outputs = _run(module, example)
     except (RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:
         what = "an input of shape" if len(example.tensors) == 1 else "inputs of shapes"
         raise ModelError(
@@ -180,3 +182,59 @@ def try_forward(module: nn.Module, example: Example) -> Returned:
             else "give the right --input; a free axis can say what to try, as in seq=128",
         ) from error
     return returned
+
+
+RANDOM = "the network's answer to the same input differs from run to run: one run was captured"
+
+TOLERANCES = {torch.float16: 2e-2, torch.bfloat16: 1e-1}
+"""How far two ways to compute an answer may be apart, of its largest value."""
+TOLERANCE = 1e-3
+
+
+def compare_answers(
+    module: nn.Module, network: nn.Module, example: Example, expected: tuple[Tensor, ...]
+) -> str:
+    """What is to be said of a captured `network`: nothing where it answers as the module did.
+
+    Args:
+        expected: what the module answered.
+
+    Raises:
+        ModelError: it answers something else.
+    """
+    with torch.no_grad():
+        found = _run(network, example)
+    apart = [place for place, pair in enumerate(zip(expected, found, strict=True)) if _apart(*pair)]
+    if not apart:
+        return ""
+    if any(map(_apart, expected, try_forward(module, example).outputs)):
+        return RANDOM
+    one, two = expected[apart[0]], found[apart[0]]
+    raise ModelError(
+        "model: the captured network must answer as the model does, got "
+        + (
+            f"other values in output {apart[0]}"
+            if one.shape == two.shape
+            else f"{tuple(two.shape)} for {tuple(one.shape)}"
+        ),
+        "a forward that keeps state between calls, or hides work from PyTorch (numpy), cannot be "
+        "captured; if yours does neither, please report it with the model",
+    )
+
+
+def _run(network: nn.Module, example: Example) -> tuple[Tensor, ...]:
+    # Copies, since a network may work on its input in place.
+    found = network(*(item.clone() for item in example.tensors))
+    return found if isinstance(found, tuple) else (found,)
+
+
+def _apart(one: Tensor, two: Tensor) -> bool:
+    if one.shape != two.shape or one.dtype != two.dtype:
+        return True
+    if one.is_complex():
+        one, two = torch.view_as_real(one), torch.view_as_real(two)
+    if not one.is_floating_point() or not one.numel():
+        return not torch.equal(one, two)
+    share = TOLERANCES.get(one.dtype, TOLERANCE)
+    scale = float(one.nan_to_num(0.0, 0.0, 0.0).abs().max())
+    return not torch.allclose(one, two, share, share * scale, equal_nan=True)

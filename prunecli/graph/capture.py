@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
 from prunecli.errors import ModelError
-from prunecli.graph.calling import flat_forward, try_forward
+from prunecli.graph.calling import compare_answers, flat_forward, try_forward
 from prunecli.graph.failing import cannot_capture
 from prunecli.graph.folding import fold
 from prunecli.graph.inlining import inline_contexts
@@ -140,7 +140,7 @@ def capture(module: nn.Module, example: Example) -> Captured:
         ModelError: the module rejects the inputs, or cannot be captured.
     """
     module.eval()
-    try_forward(module, example)
+    expected = try_forward(module, example).outputs
     with flat_forward(module, example) as returned:
         with packed_as_padded() as packed:
             program = _export(module, example.tensors, example.axes)
@@ -148,7 +148,8 @@ def capture(module: nn.Module, example: Example) -> Captured:
         if packed:
             settle(module, network, example.tensors)
     found = _captured(network, example.tensors, example.axes, returned.names)
-    notes = tuple(f"the output {item} is not a tensor: left out" for item in returned.dropped)
+    notes = [f"the output {item} is not a tensor: left out" for item in returned.dropped]
+    notes += filter(None, [compare_answers(module, network, example, expected)])
     # What was only guessed so far, before it was known which numbers are indices of what.
     generator = torch.Generator().manual_seed(0)
     drawn = _drawn(found.domains, found.axes, {}, generator)

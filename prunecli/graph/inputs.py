@@ -130,7 +130,8 @@ def _of_specs(
         elif _is_length(spec.name, len(shape)):
             tensors.append(torch.full(shape, _longest(specs, extents) or fill, dtype=dtype))
         else:
-            tensors.append(torch.full(shape, fill, dtype=dtype))
+            value = 1 - fill if _says_padding(spec.name) else fill
+            tensors.append(torch.full(shape, value, dtype=dtype))
         axes.append(tuple(axis.name for axis in own))
     names = () if by_position else tuple(spec.name for spec in specs)
     return Example(tuple(tensors), tuple(axes), names)
@@ -156,12 +157,14 @@ class Domain:
         limit: values are indices below this; 0 where they are none.
         mask: whether it marks padding.
         length: whether it says how long each example's sequence is.
+        padding: what a mask says there: 0, or 1 in a padding mask.
     """
 
     like: Tensor
     limit: int = 0
     mask: bool = False
     length: bool = False
+    padding: int = 0
 
 
 def draw(
@@ -188,8 +191,8 @@ def draw(
     if domain.limit:
         return torch.randint(0, domain.limit, shape, generator=generator).to(like.dtype)
     if domain.mask:
-        made = torch.ones(shape, dtype=like.dtype)
-        made[1:, -(shape[-1] // 4) or shape[-1] :] = 0
+        made = torch.full(shape, 1 - domain.padding, dtype=like.dtype)
+        made[1:, -(shape[-1] // 4) or shape[-1] :] = domain.padding
         return made
     if domain.length and longest is not None:
         made = torch.randint(1, longest + 1, shape, generator=generator)
@@ -219,12 +222,18 @@ def domains(network: fx.GraphModule, examples: Sequence[Tensor]) -> tuple[Domain
     )
 
 
-def _limits(node: fx.Node, example: Tensor) -> tuple[int, bool, bool]:
+def _says_padding(name: str) -> bool:
+    """PyTorch's padding masks are true at padding, attention masks where there is none."""
+    return "mask" in name and "padding" in name
+
+
+def _limits(node: fx.Node, example: Tensor) -> tuple[int, bool, bool, int]:
     if example.is_floating_point():
-        return 0, False, False
+        return 0, False, False, 0
     limits = [] if example.dtype is torch.bool else list(_index_limits(node))
     mask = not limits and "mask" in node.name and example.dim() == 2
-    return min(limits, default=0), mask, not limits and _is_length(node.name, example.dim())
+    length = not limits and _is_length(node.name, example.dim())
+    return min(limits, default=0), mask, length, int(_says_padding(node.name))
 
 
 def _index_limits(node: fx.Node) -> Iterator[int]:

@@ -24,6 +24,12 @@ def _first(call: Call, result: Value) -> bool:
     return call.values()[0].vanishes
 
 
+def _repeated(call: Call, result: Value) -> bool:
+    """`expand`, `repeat`: an axis over which something is repeated can shrink with what it meets,
+    but what was repeated there is no zero."""
+    return call.values()[0].vanishes and _covers(result, call.values()[:1])
+
+
 def _power(call: Call, result: Value) -> bool:
     exponent = call.arguments["exponent"]
     return call.values()[0].vanishes and isinstance(exponent, (int, float)) and exponent > 0
@@ -97,7 +103,8 @@ def _attended(call: Call, result: Value) -> bool:
     """Sums of values: zero where those are. Tokens of the query are another matter."""
     tokens = len(result.shape) - 2
     own = all(tokens not in labelled_axes(field) for field in result.fields)
-    return own and call.value("value").vanishes
+    # One head of values that all queries share is there for those that go, too.
+    return own and call.value("value").vanishes and _covers(result, [call.value("value")])
 
 
 def _multiplied(call: Call, result: Value) -> bool:
@@ -120,11 +127,12 @@ _BY_TEST: tuple[tuple[Test, str], ...] = (
         "abs neg square sqrt sin tanh erf sign dropout feature_dropout contiguous clone detach "
         "alias to _to_copy type_as glu prelu view reshape _unsafe_view permute transpose t squeeze "
         "unsqueeze flatten unflatten pixel_unshuffle pixel_shuffle flip roll narrow split "
-        "split_with_sizes chunk slice select unbind expand repeat channel_shuffle sum mean norm "
+        "split_with_sizes chunk slice select unbind channel_shuffle sum mean norm "
         "linalg_vector_norm amax amin avg_pool1d avg_pool2d max_pool1d max_pool2d "
         "adaptive_avg_pool1d adaptive_avg_pool2d upsample_nearest2d "
         "upsample_bilinear2d upsample_bicubic2d",
     ),
+    (_repeated, "expand repeat"),
     (_power, "pow"),
     (_limits, "clamp hardtanh"),
     (_all, "add sub"),

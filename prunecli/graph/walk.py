@@ -28,6 +28,12 @@ from prunecli.graph.vanishing import vanishing
 
 Result = Value | tuple[Value | None, ...] | None
 
+_AS_THEY_ARE = frozenset(
+    f"aten.{name}"
+    for name in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "type_as")
+)
+"""Operators that may return their operand itself, though their schema does not say so."""
+
 
 @dataclass(frozen=True)
 class Flow:
@@ -95,25 +101,44 @@ def _marked(call: Call, value: Value) -> Value:
 
 
 def _note_written(node: fx.Node, values: dict[str, Result]) -> None:
-    """What an operator writes into shows in all that this is a view of."""
-    result, written = values[node.name], _alias(node, writing=True)
-    if not isinstance(result, Value) or result.vanishes:
+    """What an operator writes shows in all that shares its memory: views, and what they are of."""
+    result = values[node.name]
+    if not _writes(node) or not isinstance(result, Value) or result.vanishes:
         return
-    while written is not None:
-        value = values[written.name]
-        if isinstance(value, Value):
-            values[written.name] = replace(value, vanishes=False)
-        written = _alias(written)
+    owner = node
+    while (source := _shown(owner)) is not None:
+        owner = source
+    waiting = [owner]
+    while waiting:
+        item = waiting.pop()
+        values[item.name] = _not_vanishing(values[item.name])
+        waiting += [x for x in item.users if x.name in values and _shown(x) is item]
 
 
-def _alias(node: fx.Node, *, writing: bool = False) -> fx.Node | None:
-    """The first argument, if the operator writes into it, or returns a view of it."""
+def _not_vanishing(value: Result) -> Result:
+    if isinstance(value, tuple):
+        return tuple(None if item is None else replace(item, vanishes=False) for item in value)
+    return None if value is None else replace(value, vanishes=False)
+
+
+def _writes(node: fx.Node) -> bool:
     target: Any = node.target
-    first = node.args[0] if node.args else None
-    if not isinstance(target, torch._ops.OpOverload) or not isinstance(first, fx.Node):
-        return None
+    if not isinstance(target, torch._ops.OpOverload) or not target._schema.arguments:
+        return False
     info = target._schema.arguments[0].alias_info
-    return first if info is not None and (info.is_write or not writing) else None
+    return info is not None and info.is_write
+
+
+def _shown(node: fx.Node) -> fx.Node | None:
+    """The operand whose memory the result may be."""
+    target: Any = node.target
+    first = node.args[0] if node.args and node.op == "call_function" else None
+    if not isinstance(first, fx.Node) or target is operator.getitem:
+        return first if isinstance(first, fx.Node) else None
+    if not isinstance(target, torch._ops.OpOverload):
+        return None
+    view = target._schema.arguments[0].alias_info is not None
+    return first if view or operator_name(node) in _AS_THEY_ARE else None
 
 
 def _frozen(call: Call) -> Result:

@@ -128,7 +128,14 @@ def _export_original(
         exportable = make_exportable(captured.network, captured)
         with writing(files.final):
             write_onnx(exportable, path, {})
-        verify_outputs(path, captured.network, exportable, config.atol, config.train.seed)
+        verified = verify_outputs(
+            path, captured.network, exportable, config.atol, config.train.seed
+        )
+        if verified.unvaried:
+            ledger.remark(
+                f"axes {', '.join(verified.unvaried)} were checked in onnxruntime at one length "
+                "only: the network refuses a shorter one"
+            )
         files.onnx[RowName.ORIGINAL] = path
     if prepared.data is not None:
         with ledger.stage("score original"):

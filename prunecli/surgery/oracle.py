@@ -140,7 +140,13 @@ class _Masked(Stepper):
             return self._normalise(n, value)
         with self._never_extreme(n):
             result = super().run_node(n)
-        self._blank(value, result)
+        # Where the largest is taken of nothing at all, what stands there is no number.
+        if not self._blank(value, result) and n.name not in self.kept.flow.notes.extremes:
+            raise VerificationError(
+                f"oracle: {n.name} is not zero where it was to vanish: a sum over it would change "
+                "with what is removed",
+                BUG,
+            )
         return result
 
     @contextmanager
@@ -161,13 +167,17 @@ class _Masked(Stepper):
         yield
         self.env[source] = zeroed
 
-    def _blank(self, value: Any, result: Any) -> None:
-        """Zero what is removed of a result, in place, so that views and what they show agree."""
+    def _blank(self, value: Any, result: Any) -> bool:
+        """Zero what is removed of a result, in place, so that views and what they show agree.
+
+        Returns whether it was zero already, where that was claimed.
+        """
         if isinstance(value, tuple) and isinstance(result, (tuple, list)):
-            for one, two in zip(value, result, strict=True):
-                self._blank(one, two)
+            found = [self._blank(*pair) for pair in zip(value, result, strict=True)]
+            return all(found)
         if not isinstance(value, Value) or not isinstance(result, Tensor):
-            return
+            return True
+        as_claimed = True
         for field in value.fields:
             gone = torch.from_numpy(~self.kept.mask(field))
             if bool(gone.any()):
@@ -176,7 +186,10 @@ class _Masked(Stepper):
                 for axis, extent in enumerate(shown.shape):
                     if extent == 1:
                         gone = gone.all(dim=axis, keepdim=True)
+                if value.vanishes and bool(shown.masked_fill(~gone, 0).any()):
+                    as_claimed = False
                 shown.masked_fill_(gone, 0)
+        return as_claimed
 
     def _masked(self, node: fx.Node) -> Any:
         tensor = attribute(self.module, str(node.target))  # type: ignore[arg-type]

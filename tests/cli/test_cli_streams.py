@@ -139,3 +139,9 @@ def test_help_says_what_stays_and_what_goes() -> None:
     assert ended.code == 0
     assert "Targets say what is left (--target-macs 50% keeps at most half)" in text
     assert "Exit codes: 0 good, 1 the result failed verification, 2 wrong input." in text
+
+
+def test_help_shows_inputs_as_they_are_written() -> None:
+    text = " ".join(run("inspect", "--help").out.replace("│", " ").split())
+    assert "'input_ids=int64[batch,seq]'" in text
+    assert "Hugging Face folder" in text

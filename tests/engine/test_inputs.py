@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from prunecli.config import Criterion
 from prunecli.errors import ConfigError, ModelError
 from prunecli.export.onnx_file import make_exportable, write_onnx
 from prunecli.export.verify import verify_outputs
+from prunecli.graph.calling import RANDOM
 from prunecli.graph.capture import Captured, capture, capture_program, fitting_example
 from prunecli.graph.cost import cost_model
 from prunecli.graph.coupling import couple
@@ -159,6 +161,59 @@ def test_inputs_drawn_are_ones_that_the_network_can_take() -> None:
     assert mask[0].all()
     assert mask[1:, :15].all()
     assert not mask[1:, 15:].any()
+
+
+def test_a_padding_mask_is_true_at_padding() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+            self.inner = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+
+        def forward(self, x: Tensor, src_key_padding_mask: Tensor) -> Tensor:
+            return self.inner(x, src_key_padding_mask=src_key_padding_mask)
+
+    found = captured(Tokens(), "x=float32[b,seq,8]", "src_key_padding_mask=bool[b,seq]")
+    x, mask = found.draw({"b": 3, "seq": 20}, torch.Generator().manual_seed(0))
+    assert not mask[0].any()
+    assert not mask[1:, :15].any()
+    assert mask[1:, 15:].all()
+    assert found.network(x, mask).isfinite().all()
+
+
+@pytest.mark.parametrize("rows", [2, -1])
+def test_a_length_that_the_network_refuses_is_told(rows: int, tmp_path: Path) -> None:
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(5, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x).reshape(rows, x.shape[1], 4)
+
+    found = captured(Rows(), "x=float32[2,seq=16,5]")
+    assert found.dynamic_batch == (rows == -1)
+    ready = make_exportable(found.network, found)
+    write_onnx(ready, tmp_path / "rows.onnx", {})
+    asked: list[tuple[int, int]] = []
+
+    def network(x: Tensor, least: int = 0) -> Tensor:
+        asked.append((x.shape[0], x.shape[1]))
+        if x.shape[1] < least:
+            raise IndexError("index 15 is out of bounds")
+        return found.network(x)
+
+    for least, unvaried in ((0, ()), (16, ("seq",))):
+        verified = verify_outputs(
+            tmp_path / "rows.onnx",
+            partial(network, least=least),  # type: ignore[arg-type]
+            ready,
+            1e-4,
+            seed=0,
+        )
+        assert verified.unvaried == unvaried
+    first, last = (2, 2) if rows == 2 else (1, 3)
+    assert asked == [(first, 16), (last, 12), (first, 16), (last, 12), (last, 16)]
 
 
 def test_dictionary_in_and_dataclass_out(tmp_path: Path) -> None:
@@ -329,3 +384,29 @@ def test_recurrent_layers_keep_free_lengths(
     nodes = [node.op_type for node in onnx.load(tmp_path / "steps.onnx").graph.node]
     assert nodes.count(kind.__name__) == 2, "one node for each layer, both ways in one"
     assert session.run(None, {session.get_inputs()[0].name: x.numpy()})[0].shape == (33, 3)
+
+
+def test_a_graph_that_answers_something_else_is_refused() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(5, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            # While it is captured, other code runs.
+            return self.a(x) * (2.0 if torch.compiler.is_compiling() else 1.0)
+
+    with pytest.raises(ModelError, match="must answer as the model does, got other values"):
+        captured(Counting(), "x=float32[batch,5]")
+
+
+def test_a_network_that_answers_at_random_is_told() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(5, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x) + torch.rand_like(x[:, :1])
+
+    assert RANDOM in captured(Noisy(), "x=float32[batch,5]").notes

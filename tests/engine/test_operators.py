@@ -13,6 +13,7 @@ import rows_layers
 import rows_movement
 import rows_patterns
 import rows_pointwise
+import rows_vanishing
 import torch
 from engine_harness import (
     Analysis,
@@ -40,6 +41,7 @@ ROWS = (
     *rows_patterns.ROWS,
     *rows_attention.ROWS,
     *rows_computed.ROWS,
+    *rows_vanishing.ROWS,
 )
 
 TRIALS = (

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from prunecli.config import Criterion
 from prunecli.errors import VerificationError
+from prunecli.graph import vanishing
 from prunecli.selection.plan import Plan
 from prunecli.surgery.oracle import check, compare, relative
 
@@ -254,3 +255,18 @@ def test_a_network_that_casts_is_compared_in_double_precision_too() -> None:
     found = analyse(module, ((10,),))
     made = prune(found, channels(0.5))
     assert compare(found.captured, made.network, made.kept, torch.float64).worst < 1e-12
+
+
+def test_a_wrong_claim_that_something_vanishes_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sum over what is not zero where it goes: blanking hides it, so the claim is looked at."""
+    monkeypatch.setitem(vanishing._TESTS, "sigmoid", vanishing._first)
+    module = shaken(
+        Net(
+            lambda n, x: n.b(torch.sigmoid(n.a(x)).mean(1).flatten(1)),
+            a=nn.Conv2d(3, 12, 1),
+            b=nn.Linear(64, 4),
+        )
+    )
+    found, made = pruned(module)
+    with pytest.raises(VerificationError, match="sigmoid is not zero where it was to vanish"):
+        check(found.captured, made.network, made.kept)

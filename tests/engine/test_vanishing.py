@@ -5,10 +5,19 @@ from typing import Any
 
 import pytest
 import torch
-from engine_harness import analyse, channels, inputs_of, mask_of, prune, shaken
+from engine_harness import (
+    Net,
+    analyse,
+    channels,
+    inputs_of,
+    mask_of,
+    prune,
+    reasons,
+    shaken,
+)
 from engine_rows import Row
 from test_operators import ROWS
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from prunecli.config import Criterion
 from prunecli.graph.capture import quiet_export
@@ -53,3 +62,14 @@ def test_what_is_removed_is_zero(row: Row) -> None:
     with torch.no_grad():
         watched.run(*inputs_of(row.shapes, 2))
     assert watched.seen
+
+
+def test_what_is_written_into_a_part_of_a_split_is_seen_in_the_whole() -> None:
+    def forward(net: Net, x: Tensor) -> Any:
+        seen = net.a(x)
+        seen.chunk(2, 1)[0].add_(1.0)
+        return net.b(seen.flatten(2).mean(1))
+
+    found = analyse(Net(forward, a=nn.Conv2d(3, 12, 1), b=nn.Linear(16, 3)), ((3, 4, 4),))
+    assert "is reduced over" in reasons(found.coupling)["a"]
+    assert found.coupling.count == 0

@@ -39,6 +39,9 @@ def norm(call: Call) -> Value | tuple[Value, ...]:
 
 def largest(call: Call) -> Value | tuple[Value, ...]:
     """`amax`, `amin`: a statistic of what is left, as in a normalisation."""
+    source = call.node.all_input_nodes[0].meta["val"]
+    if not source.is_floating_point():
+        return reduction(call)  # whole numbers have no smallest one to stand for what is gone
     call.notes.extremes[call.node.name] = -math.inf if "max" in call.name else math.inf
     return _over(call, reduced_axes(call.arguments, len(call.values()[0].shape)))
 
