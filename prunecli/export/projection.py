@@ -31,7 +31,7 @@ def has_projection(node: fx.Node) -> bool:
 def start_of(node: fx.Node) -> bool:
     """Whether the LSTM starts from zeros: one argument more for `projected_lstm`."""
     states: Any = node.args[1]
-    return states[0].target in ZEROS
+    return all(state.target in ZEROS for state in states)
 
 
 def projected_lstm(

@@ -106,7 +106,7 @@ def _check_names(names: tuple[str, ...], parameters: Mapping[str, inspect.Parame
             raise ConfigError(
                 f"--input {head}: must be an input of the network, got no such name",
                 f"its forward takes {listed}"
-                + (f"; an entry of a dictionary is {known[0]}.{head}" if len(known) == 1 else ""),
+                + (f" (if that is a dictionary: {known[0]}.{head})" if len(known) == 1 else ""),
             )
     needed = [name for name in known if parameters[name].default is inspect.Parameter.empty]
     missing = [name for name in needed if name not in heads] if names else []
