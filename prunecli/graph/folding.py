@@ -20,12 +20,11 @@ from prunecli.graph.rules.contraction import (
     addmm,
     attention,
     baddbmm,
-    convolution,
-    convolution_transpose,
     einsum,
     linear,
     matmul,
 )
+from prunecli.graph.rules.convolution import convolution, convolution_transpose
 from prunecli.graph.rules.elementwise import along_dim
 from prunecli.graph.rules.movement import embedding
 from prunecli.graph.rules.normalization import channelwise, grouped, trailing

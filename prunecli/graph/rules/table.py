@@ -9,12 +9,11 @@ from prunecli.graph.rules.contraction import (
     addmm,
     attention,
     baddbmm,
-    convolution,
-    convolution_transpose,
     einsum,
     linear,
     matmul,
 )
+from prunecli.graph.rules.convolution import convolution, convolution_transpose
 from prunecli.graph.rules.elementwise import along_dim, elementwise, gated, prelu
 from prunecli.graph.rules.indexing import gather, index, index_select, scatter
 from prunecli.graph.rules.movement import (
