@@ -35,7 +35,7 @@ from prunecli.surgery.kept import make_kept
 from zoo_entry import package
 
 STAGES = ("capture", "analysis", "plan", "compact")
-WIDTH, DEPTH = 128, 16
+WIDTH, DEPTH = 128, 64
 
 
 def plain(width: int, depth: int) -> nn.Module:

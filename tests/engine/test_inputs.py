@@ -381,8 +381,14 @@ def test_recurrent_layers_keep_free_lengths(
     x = torch.randn(3, 11, 6)
     torch.testing.assert_close(found.network(x), module(x))
     session = exported(found, tmp_path / "steps.onnx")
-    nodes = [node.op_type for node in onnx.load(tmp_path / "steps.onnx").graph.node]
-    assert nodes.count(kind.__name__) == 2, "one node for each layer, both ways in one"
+    nodes = [
+        node
+        for node in onnx.load(tmp_path / "steps.onnx").graph.node
+        if node.op_type == kind.__name__
+    ]
+    assert len(nodes) == 2, "one node for each layer, both ways in one"
+    widths = [item.i for node in nodes for item in node.attribute if item.name == "hidden_size"]
+    assert widths == [4, 4], "half of the hidden units"
     assert session.run(None, {session.get_inputs()[0].name: x.numpy()})[0].shape == (33, 3)
 
 
