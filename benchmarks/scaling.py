@@ -21,13 +21,14 @@ import torch
 from torch import nn
 
 import zoo_memory
-from prunecli.config import Criterion, Quantity, Target
+from prunecli.choices import Criterion, Quantity
 from prunecli.graph.capture import capture
 from prunecli.graph.cost import cost_model
 from prunecli.graph.coupling import couple
 from prunecli.graph.inputs import EXAMPLE_BATCH, positional
 from prunecli.graph.walk import walk
 from prunecli.importance.criteria import score_units
+from prunecli.removal import Target
 from prunecli.selection.budget import select
 from prunecli.selection.plan import kept_units
 from prunecli.surgery.compact import compact

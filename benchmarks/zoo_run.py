@@ -20,7 +20,8 @@ from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 import zoo_memory
-from prunecli.config import Criterion, Quantity, RunConfig, Target
+from prunecli.choices import Criterion, Quantity
+from prunecli.config import RunConfig
 from prunecli.errors import ModelError, PrunecliError
 from prunecli.export.onnx_file import make_exportable, write_onnx
 from prunecli.graph.capture import Captured, capture
@@ -30,6 +31,7 @@ from prunecli.graph.fields import Value
 from prunecli.graph.inputs import EXAMPLE_BATCH, Example, positional
 from prunecli.graph.walk import Flow, walk
 from prunecli.importance.criteria import score_units
+from prunecli.removal import Target
 from prunecli.selection.budget import select, smallest
 from prunecli.selection.plan import Plan, kept_units
 from prunecli.surgery.compact import compact

@@ -10,18 +10,12 @@ torch; the first use of `prune` or `inspect` does.
 
 from typing import TYPE_CHECKING, Any
 
-from prunecli.config import (
-    Criterion,
-    DataConfig,
-    MeasureConfig,
-    ModelConfig,
-    RunConfig,
-    Target,
-    TrainConfig,
-)
+from prunecli.choices import Criterion
+from prunecli.config import DataConfig, MeasureConfig, ModelConfig, RunConfig, TrainConfig
 from prunecli.errors import PrunecliError
 from prunecli.parsing import parse_ratio, parse_target
 from prunecli.progress import make_reporter
+from prunecli.removal import Removal, Target, UnitsWanted
 
 if TYPE_CHECKING:
     from prunecli.pipeline import inspect, prune
@@ -34,9 +28,11 @@ __all__ = [
     "MeasureConfig",
     "ModelConfig",
     "PrunecliError",
+    "Removal",
     "RunConfig",
     "Target",
     "TrainConfig",
+    "UnitsWanted",
     "__version__",
     "inspect",
     "make_reporter",

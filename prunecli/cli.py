@@ -16,21 +16,16 @@ from typing import Annotated, NoReturn
 import typer
 
 from prunecli import __version__, options
-from prunecli.config import (
+from prunecli.choices import (
     Criterion,
-    DataConfig,
     DeviceName,
-    MeasureConfig,
-    ModelConfig,
     OptimizerName,
     Quantity,
     Recovery,
-    RunConfig,
     ScheduleName,
     Strategy,
-    Target,
-    TrainConfig,
 )
+from prunecli.config import DataConfig, MeasureConfig, ModelConfig, RunConfig, TrainConfig
 from prunecli.errors import ConfigError, PrunecliError
 from prunecli.parsing import (
     parse_floats,
@@ -41,6 +36,7 @@ from prunecli.parsing import (
     parse_target,
 )
 from prunecli.progress import make_reporter
+from prunecli.removal import Removal, Target, UnitsWanted, mixture
 
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after Ctrl-C and after SIGTERM, as shells have them."""
@@ -166,11 +162,12 @@ def prune(
     config = RunConfig(
         model=_model(checkpoint, model, model_arg, input_shape, inputs, allow_pickle),
         output=output,
-        target=_target(target_macs, target_params, channel_ratio),
+        removal=Removal(
+            (strategy,),
+            ((strategy, mixture(_criterion(criterion))),),
+            units=UnitsWanted(_target(target_macs, target_params, channel_ratio), round_to),
+        ),
         data=_data(data, mean, std, image_size, max_samples, seed),
-        strategy=strategy,
-        criterion=_criterion(criterion),
-        round_to=round_to,
         recover=recover,
         train=TrainConfig(epochs, lr, batch_size, optimizer, schedule, seed=seed, device=device),
         measure=MeasureConfig(threads, latency_batch, latency_seconds),

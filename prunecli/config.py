@@ -7,107 +7,14 @@ Never imports torch, never touches the file system.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 
+from prunecli.choices import DeviceName, OptimizerName, Recovery, ScheduleName, Storage
 from prunecli.errors import ConfigError
+from prunecli.removal import Removal
 
 LARGEST_SEED = 2**32 - 1
 """All generators in use take this."""
-
-
-class Strategy(StrEnum):
-    """What kind of thing is removed."""
-
-    STRUCTURED = "structured"
-
-
-class Criterion(StrEnum):
-    """How a unit's importance is judged. See `prunecli.importance`."""
-
-    L1 = "l1"
-    L2 = "l2"
-    RANDOM = "random"
-
-
-class Recovery(StrEnum):
-    """What is done for accuracy before any training."""
-
-    RECONSTRUCT = "reconstruct"
-    NONE = "none"
-
-
-class OptimizerName(StrEnum):
-    """Optimizers for fine-tuning."""
-
-    SGD = "sgd"
-    ADAMW = "adamw"
-
-
-class ScheduleName(StrEnum):
-    """Learning-rate schedules for fine-tuning."""
-
-    ONE_CYCLE = "one-cycle"
-    COSINE = "cosine"
-
-
-class DeviceName(StrEnum):
-    """Where fine-tuning runs."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-class Quantity(StrEnum):
-    """What a target counts."""
-
-    MACS = "macs"
-    PARAMS = "params"
-    CHANNELS = "channels"
-
-
-@dataclass(frozen=True)
-class Target:
-    """How much of the network may stay.
-
-    Exactly one of `share` and `absolute` is set.
-
-    Attributes:
-        quantity: what is counted.
-        share: the part of the original that may stay, in (0, 1).
-        absolute: the number (MACs at batch 1, or parameters) that may stay.
-        text: the target as the user wrote it.
-    """
-
-    quantity: Quantity
-    share: float | None
-    absolute: float | None
-    text: str
-
-    def limit(self, original: float) -> float:
-        """The largest value allowed, given the original network's value."""
-        if self.absolute is not None:
-            return self.absolute
-        # 10% of 20 channels are 2, though 1 - 0.9 is a little less than 0.1 in floating point.
-        return round(original * (self.share or 0.0), 6)
-
-    def in_words(self) -> str:
-        """The target as a sentence fragment, e.g. `keep at most 50% of the MACs`."""
-        noun = {
-            Quantity.MACS: "MACs",
-            Quantity.PARAMS: "parameters",
-            Quantity.CHANNELS: "channels",
-        }[self.quantity]
-        if self.absolute is not None:
-            return f"keep at most {self.text} {noun}"
-        if self.quantity is Quantity.CHANNELS:
-            return f"remove {_percent(1 - (self.share or 0.0))} of the {noun}"
-        return f"keep at most {_percent(self.share or 0.0)} of the {noun}"
-
-
-def _percent(share: float) -> str:
-    return f"{share * 100:.4g}%"
 
 
 def _check_whole(flag: str, value: int, least: int) -> None:
@@ -260,31 +167,29 @@ class RunConfig:
     """One `prunecli prune`.
 
     Attributes:
+        removal: what goes, how it is judged, and when.
         output: the ONNX file; `.pt2` and `.plan.json` are written beside it. `None` names it
             after the checkpoint, in the current folder.
-        round_to: widths stay on multiples of this where a layer is wide enough; 1 for none.
         recover: `reconstruct` solves for new weights on unlabelled training examples.
+        storage: how masked weights are written into the ONNX file.
         atol: largest difference between onnxruntime and PyTorch, relative to the larger of 1
             and the largest absolute output.
         command: the command line, for the file's metadata.
     """
 
     model: ModelConfig
-    target: Target
+    removal: Removal
     output: Path | None = None
     data: DataConfig | None = None
-    strategy: Strategy = Strategy.STRUCTURED
-    criterion: Criterion = Criterion.L2
-    round_to: int = 16
     recover: Recovery = Recovery.RECONSTRUCT
     train: TrainConfig = field(default_factory=TrainConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
+    storage: Storage = Storage.SPARSE
     report: Path | None = None
     atol: float = 1e-4
     dry_run: bool = False
     command: str = ""
 
     def __post_init__(self) -> None:
-        _check_whole("--round-to", self.round_to, 1)
         if not (math.isfinite(self.atol) and self.atol >= 0):
             raise ConfigError(f"--atol: 0 or more is needed, got {self.atol:g}", "e.g. --atol 1e-4")

@@ -9,14 +9,7 @@ from typing import Annotated
 
 import typer
 
-from prunecli.config import (
-    Criterion,
-    DeviceName,
-    OptimizerName,
-    Recovery,
-    ScheduleName,
-    Strategy,
-)
+from prunecli.choices import Criterion, DeviceName, OptimizerName, Recovery, ScheduleName, Strategy
 
 MODEL, DATA, SIZE, TRAINING, OUTPUT = "Model", "Data", "How much", "Fine-tuning", "Output"
 

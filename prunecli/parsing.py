@@ -7,8 +7,10 @@ understood is an error that shows how the flag is written.
 import math
 import re
 
-from prunecli.config import Axis, InputSpec, Quantity, Target
+from prunecli.choices import Quantity
+from prunecli.config import Axis, InputSpec
 from prunecli.errors import ConfigError
+from prunecli.removal import Target
 
 _SUFFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
 _NUMBER = re.compile(r"^([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kmgbt]?)$", re.IGNORECASE)

@@ -18,6 +18,8 @@ PACKAGE = ROOT / "prunecli"
 
 LAYERS = (
     ("errors",),
+    ("choices",),
+    ("removal",),
     ("config",),
     ("parsing", "files", "progress", "compat", "runtime"),
     ("loading", "data"),

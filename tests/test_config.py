@@ -7,22 +7,16 @@ from pathlib import Path
 import pytest
 
 import prunecli
-from prunecli.config import (
-    DataConfig,
-    MeasureConfig,
-    ModelConfig,
-    Quantity,
-    RunConfig,
-    Target,
-    TrainConfig,
-)
+from prunecli.choices import Quantity
+from prunecli.config import DataConfig, MeasureConfig, ModelConfig, RunConfig, TrainConfig
 from prunecli.errors import ConfigError
+from prunecli.removal import Removal, Target, UnitsWanted
 
 HALF = Target(Quantity.MACS, 0.5, None, "50%")
 
 
 def make_run(**fields: object) -> RunConfig:
-    return RunConfig(ModelConfig(Path("net.pt")), HALF, **fields)
+    return RunConfig(ModelConfig(Path("net.pt")), Removal(units=UnitsWanted(HALF)), **fields)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +34,7 @@ def make_run(**fields: object) -> RunConfig:
         ),
         (lambda: make_run(atol=-1e-4), "--atol: 0 or more is needed, got -0.0001"),
         (lambda: make_run(atol=float("nan")), "--atol: 0 or more is needed, got nan"),
-        (lambda: make_run(round_to=0), "--round-to: at least 1 is needed, got 0"),
+        (lambda: UnitsWanted(HALF, 0), "--round-to: at least 1 is needed, got 0"),
         (lambda: DataConfig(Path("d"), seed=-1), "--seed: 0 to 4294967295 is needed, got -1"),
         (lambda: TrainConfig(seed=2**32), "--seed: 0 to 4294967295 is needed, got 4294967296"),
     ],
@@ -55,7 +49,7 @@ def test_numbers_that_no_run_can_use_are_refused(make: Callable[[], object], mes
 def test_extremes_that_are_allowed() -> None:
     MeasureConfig(threads=1, batch=1, seconds=1e-6)
     DataConfig(Path("d"), seed=2**32 - 1)
-    assert make_run(atol=0.0, round_to=1).dry_run is False
+    assert make_run(atol=0.0).dry_run is False
 
 
 def test_records_cannot_be_changed() -> None:

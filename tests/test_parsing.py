@@ -2,7 +2,7 @@
 
 import pytest
 
-from prunecli.config import Quantity, Target
+from prunecli.choices import Quantity
 from prunecli.errors import ConfigError
 from prunecli.parsing import (
     parse_floats,
@@ -12,6 +12,7 @@ from prunecli.parsing import (
     parse_shape,
     parse_target,
 )
+from prunecli.removal import Target
 
 
 @pytest.mark.parametrize(

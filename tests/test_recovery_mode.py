@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from prunecli.config import DeviceName
+from prunecli.choices import DeviceName
 from prunecli.errors import ConfigError
 from prunecli.recovery.mode import learns_statistics, set_training, training_mode
 from prunecli.recovery.placement import choose_device, placed

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prunecli.config import Criterion, Quantity
+from prunecli.choices import Criterion, Quantity
 from prunecli.graph.capture import Captured, capture
 from prunecli.graph.cost import cost_model
 from prunecli.graph.coupling import couple

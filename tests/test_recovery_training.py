@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn import functional as F
 
-from prunecli.config import DeviceName, OptimizerName, ScheduleName, TrainConfig
+from prunecli.choices import DeviceName, OptimizerName, ScheduleName
+from prunecli.config import TrainConfig
 from prunecli.data import DataSet, Preprocess, Split, Task
 from prunecli.errors import ConfigError, DataError, ModelError, TrainingError
 from prunecli.progress import SilentReporter, Step
@@ -525,7 +526,7 @@ def test_interruption_leaves_evaluation_mode_and_layout(
             raise KeyboardInterrupt
         return step(outputs, targets)
 
-    monkeypatch.setattr("prunecli.recovery.finetuning.F.cross_entropy", interrupted)
+    monkeypatch.setattr("prunecli.data.loss.F.cross_entropy", interrupted)
     with pytest.raises(KeyboardInterrupt):
         finetune(network, data, TrainConfig(epochs=1, batch_size=8), SilentReporter())
     assert network.code == code

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from prunecli.config import Criterion, Quantity, Strategy
+from prunecli.choices import Criterion, Quantity, Strategy
 from prunecli.parsing import parse_ratio, parse_target
 from prunecli.report.as_json import to_json
 from prunecli.report.lines import NO_DATA, NOTHING_WRITTEN, result_lines

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx, nn
 
-from prunecli.config import Criterion
+from prunecli.choices import Criterion
 from prunecli.graph.coupling import STAYS, Coupling, Slot
 from prunecli.graph.nodes import attribute
 

@@ -6,7 +6,8 @@ Stage: pipeline. In: `Prepared` and `Planned`. Out: the compact network.
 import torch
 from torch import Tensor, fx
 
-from prunecli.config import Recovery, RunConfig
+from prunecli.choices import Recovery
+from prunecli.config import RunConfig
 from prunecli.data import DataSet
 from prunecli.pipeline.ledger import Ledger
 from prunecli.pipeline.planning import Planned

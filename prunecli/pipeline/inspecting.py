@@ -9,7 +9,8 @@ import shlex
 
 import numpy as np
 
-from prunecli.config import Criterion, ModelConfig, Quantity, RunConfig, Target
+from prunecli.choices import Criterion, Quantity
+from prunecli.config import ModelConfig, RunConfig
 from prunecli.errors import NothingToPruneError
 from prunecli.graph.capture import Captured
 from prunecli.graph.cost import Cost, cost_model
@@ -20,6 +21,7 @@ from prunecli.pipeline.ledger import Ledger
 from prunecli.pipeline.planning import frozen_rows
 from prunecli.pipeline.prepare import can_train, prepare
 from prunecli.progress import Reporter
+from prunecli.removal import Removal, Target, UnitsWanted
 from prunecli.report.advice import source_line
 from prunecli.report.inspection import (
     InspectedGroup,
@@ -45,7 +47,9 @@ def inspect(config: ModelConfig, reporter: Reporter) -> Inspection:
     """
     ledger = Ledger(Report(command=""), None)
     # Preparing is the same as for a run; the target is one that nothing here looks at.
-    run = RunConfig(config, Target(Quantity.MACS, USUAL_SHARE, None, "50%"))
+    run = RunConfig(
+        config, Removal(units=UnitsWanted(Target(Quantity.MACS, USUAL_SHARE, None, "50%")))
+    )
     captured = prepare(run, ledger, reporter).captured
     assert ledger.report.checkpoint is not None
     with reporter.step("analysing"):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from prunecli.config import Quantity, RunConfig
+from prunecli.choices import Quantity
+from prunecli.config import RunConfig
 from prunecli.graph.capture import Captured
 from prunecli.graph.cost import CostModel, cost_model
 from prunecli.graph.coupling import Coupling, couple
@@ -47,9 +48,12 @@ def plan(config: RunConfig, captured: Captured, ledger: Ledger, reporter: Report
         ledger.note(frozen=frozen_rows(captured, coupling))
         costs = cost_model(captured.network, flow, coupling, captured.batch)
         seed = config.train.seed
-        scores = score_units(captured.network, coupling, config.criterion, seed)
-        criterion = config.criterion.value
-        chosen = select(coupling, costs, scores, config.target, criterion, seed, config.round_to)
+        wanted, mix = config.removal.units, config.removal.criterion(config.removal.strategies[0])
+        assert wanted.target is not None
+        scores = score_units(captured.network, coupling, mix.parts[0][0], seed)
+        chosen = select(
+            coupling, costs, scores, wanted.target, mix.in_words(), seed, wanted.round_to
+        )
         _note_plan(config, coupling, chosen, ledger)
     return Planned(flow, coupling, costs, chosen)
 
@@ -99,13 +103,15 @@ def _note_plan(config: RunConfig, coupling: Coupling, chosen: Plan, ledger: Ledg
             for group in chosen.groups
         ),
     )
+    target = config.removal.units.target
+    assert target is not None
     share = {
         Quantity.MACS: (achieved.macs_after, achieved.macs_before),
         Quantity.PARAMS: (achieved.params_after, achieved.params_before),
         Quantity.CHANNELS: (achieved.channels_after, achieved.channels_before),
-    }[config.target.quantity]
+    }[target.quantity]
     got, original = share
-    short = (config.target.limit(original) - got) / original
+    short = (target.limit(original) - got) / original
     if short > CLOSE_SHARE:
         ledger.warn(
             f"the result is {100 * short:.1f}% of the original below the target: the network's "

@@ -99,6 +99,8 @@ def _run(
 
 
 def _first_report(config: RunConfig) -> Report:
+    target, strategy = config.removal.units.target, config.removal.strategies[0]
+    assert target is not None
     return Report(
         command=config.command,
         dry_run=config.dry_run,
@@ -108,11 +110,11 @@ def _first_report(config: RunConfig) -> Report:
             *(version(name) for name in ("torch", "onnx", "onnxruntime")),
         ),
         requested=record.Requested(
-            config.target.in_words(),
-            config.target.quantity,
-            config.target.text,
-            config.criterion,
-            config.strategy,
+            target.in_words(),
+            target.quantity,
+            target.text,
+            config.removal.criterion(strategy).parts[0][0],
+            strategy,
             config.train.seed,
         ),
     )

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.nn import functional as F
 
 from prunecli.config import TrainConfig
-from prunecli.data import DataSet, Task, batches
+from prunecli.data import DataSet, batches, loss_of
 from prunecli.errors import ConfigError, TrainingError
 from prunecli.graph.capture import fixed_batch
 from prunecli.progress import Reporter
@@ -38,7 +37,6 @@ from prunecli.recovery.records import Epoch, TrainResult, epoch_line
 from prunecli.recovery.scoring import (
     MetricName,
     at_least_as_good,
-    fitted_targets,
     forward,
     metric_for,
     score_placed,
@@ -168,11 +166,7 @@ def _step(job: _Job, inputs: Tensor, targets: Tensor) -> float:
     """One update; returns the loss before it."""
     job.optimizer.zero_grad()
     outputs = forward(job.network, inputs, job.placement)
-    wanted = fitted_targets(job.data.task, outputs, targets)
-    if job.data.task is Task.REGRESSION:
-        loss = F.mse_loss(outputs, wanted)
-    else:
-        loss = F.cross_entropy(outputs, wanted)
+    loss = loss_of(job.data.task, outputs, targets)
     loss.backward()  # type: ignore[no-untyped-call]
     job.optimizer.step()
     return loss.item()

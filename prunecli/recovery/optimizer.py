@@ -9,7 +9,8 @@ import math
 import torch
 from torch import nn
 
-from prunecli.config import OptimizerName, ScheduleName, TrainConfig
+from prunecli.choices import OptimizerName, ScheduleName
+from prunecli.config import TrainConfig
 from prunecli.errors import ConfigError, ModelError
 
 DEFAULT_LR = {OptimizerName.SGD: 0.04, OptimizerName.ADAMW: 2e-3}

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_aggregate
 
-from prunecli.config import DeviceName
+from prunecli.choices import DeviceName
 from prunecli.errors import ConfigError
 
 _VIEW = torch.ops.aten.view.default

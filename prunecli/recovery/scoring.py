@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from prunecli.data import DataSet, Split, Task, batches
-from prunecli.errors import DataError, ModelError, TrainingError
+from prunecli.data import DataSet, Split, Task, batches, fitted_targets
+from prunecli.errors import DataError, TrainingError
 from prunecli.graph.capture import fixed_batch
 from prunecli.recovery.placement import Placement, placed
 
@@ -90,29 +90,6 @@ def forward(network: GraphModule, inputs: Tensor, placement: Placement) -> Tenso
     found = outputs[0] if isinstance(outputs, tuple) else outputs
     assert isinstance(found, Tensor)
     return found
-
-
-def fitted_targets(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
-    """Targets in the shape that the outputs have: `(B,)` classes, or numbers like `outputs`.
-
-    Raises:
-        ModelError: no such shape.
-    """
-    if task is Task.CLASSIFICATION:
-        if outputs.dim() != 2:
-            raise ModelError(
-                "network: classification needs outputs of shape (batch, classes), "
-                f"got {tuple(outputs.shape)}",
-                "check that --data belongs to this network",
-            )
-        return targets
-    if outputs.numel() != targets.numel():
-        raise ModelError(
-            f"network: regression needs outputs of the targets' shape {tuple(targets.shape)}, "
-            f"got {tuple(outputs.shape)}",
-            "check that --data belongs to this network",
-        )
-    return targets.reshape(outputs.shape)
 
 
 def _filled(inputs: Tensor, size: int | None) -> Tensor:

@@ -4,7 +4,7 @@ Stage: report. In: a report. Out: lines of plain text, in a fixed order. Never c
 the report does not hold, and says nothing about what is not known.
 """
 
-from prunecli.config import Quantity
+from prunecli.choices import Quantity
 from prunecli.report import units
 from prunecli.report.record import FrozenRow, Report, Row, RowName, Spread
 

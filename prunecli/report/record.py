@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
-from prunecli.config import Criterion, Quantity, Strategy
+from prunecli.choices import Criterion, Quantity, Strategy
 
 SCHEMA_VERSION = 1
 """Raised whenever a field of the JSON report goes, moves or changes its meaning."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunecli.config import Quantity, Target
+from prunecli.choices import Quantity
 from prunecli.errors import NothingToPruneError, TargetError
 from prunecli.graph.cost import Cost, CostModel, Keep
 from prunecli.graph.coupling import Coupling, Group, UnitArray, layer_of
 from prunecli.importance.criteria import Scores
+from prunecli.removal import Target
 from prunecli.selection.plan import Plan, PlanGroup, kept_indices
 from prunecli.selection.steps import Steps, make_steps
 

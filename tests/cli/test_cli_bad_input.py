@@ -18,7 +18,7 @@ from cli_making import (
     run_line,
 )
 
-from prunecli.config import Criterion
+from prunecli.choices import Criterion
 
 NET = "--model {net} --data {data}"
 GOOD = "{weights} " + NET

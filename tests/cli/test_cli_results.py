@@ -25,7 +25,7 @@ from cli_making import (
 )
 
 import prunecli
-from prunecli.config import Quantity
+from prunecli.choices import Quantity
 
 Json = dict[str, Any]
 
@@ -349,10 +349,15 @@ def test_dry_run_shows_groups_and_prediction_and_writes_nothing(bench: Bench, he
     assert said[-1] == "dry run: nothing was written"
 
 
+def half() -> prunecli.Removal:
+    target = prunecli.parse_target(Quantity.MACS, "50%")
+    return prunecli.Removal(units=prunecli.UnitsWanted(target))
+
+
 def test_same_from_python(bench: Bench, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = prunecli.RunConfig(
         model=prunecli.ModelConfig(bench.program),
-        target=prunecli.parse_target(Quantity.MACS, "50%"),
+        removal=half(),
         output=here / "net.onnx",
         measure=prunecli.MeasureConfig(seconds=0.01),
     )
@@ -367,7 +372,7 @@ def test_same_from_python(bench: Bench, here: Path, capsys: pytest.CaptureFixtur
 def test_python_gets_errors_as_exceptions(bench: Bench, here: Path) -> None:
     config = prunecli.RunConfig(
         model=prunecli.ModelConfig(here / "nothing.pt2"),
-        target=prunecli.parse_ratio("0.5"),
+        removal=prunecli.Removal(units=prunecli.UnitsWanted(prunecli.parse_ratio("0.5"))),
     )
     with pytest.raises(prunecli.PrunecliError, match="must exist, got no such file"):
         prunecli.prune(config, prunecli.make_reporter(quiet=True))

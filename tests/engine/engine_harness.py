@@ -17,13 +17,14 @@ from torch import Tensor, fx, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from prunecli.config import Criterion, Quantity, Target
+from prunecli.choices import Criterion, Quantity
 from prunecli.graph.capture import Captured, capture
 from prunecli.graph.cost import CostModel, cost_model
 from prunecli.graph.coupling import Coupling, couple
 from prunecli.graph.inputs import positional
 from prunecli.graph.walk import Flow, walk
 from prunecli.importance.criteria import Scores, score_units
+from prunecli.removal import Target
 from prunecli.selection.budget import select
 from prunecli.selection.plan import Plan, kept_units
 from prunecli.surgery.compact import compact

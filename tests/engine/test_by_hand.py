@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from engine_harness import Analysis, Pruned, assert_same, macs, prune, shaken
 from torch import Tensor, nn
 
-from prunecli.config import Criterion
+from prunecli.choices import Criterion
 from prunecli.graph.capture import capture
 from prunecli.graph.cost import cost_model
 from prunecli.graph.coupling import couple

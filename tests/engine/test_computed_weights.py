@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from engine_harness import Net, Pruned, analyse, assert_same, channels, inputs_of, prune, shaken
 from torch import Tensor, nn
 
-from prunecli.config import Criterion
+from prunecli.choices import Criterion
 from prunecli.surgery.oracle import check
 
 IMAGES = ((3, 8, 8),)

@@ -22,7 +22,7 @@ from engine_harness import (
 from engine_nets import IMAGES, fine_net, mlp
 from torch import Tensor, nn
 
-from prunecli.config import Criterion
+from prunecli.choices import Criterion
 from prunecli.errors import ModelError
 from prunecli.surgery.oracle import check
 

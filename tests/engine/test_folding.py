@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import utils
 from torch.nn.utils import parametrizations, parametrize
 
-from prunecli.config import Criterion
+from prunecli.choices import Criterion
 from prunecli.graph.capture import capture
 from prunecli.graph.inputs import positional
 

@@ -4,7 +4,7 @@ import torch
 from engine_harness import Net, analyse, assert_exact, channels, inputs_of, prune, shaken
 from torch import Tensor, fx, nn
 
-from prunecli.config import Criterion
+from prunecli.choices import Criterion
 from prunecli.graph.capture import Captured, capture_program
 from prunecli.graph.coupling import couple
 from prunecli.graph.walk import walk

@@ -14,7 +14,7 @@ import torch
 from engine_harness import channels, choose, shaken
 from torch import Tensor, nn
 
-from prunecli.config import Criterion
+from prunecli.choices import Criterion
 from prunecli.errors import ConfigError, ModelError
 from prunecli.export.onnx_file import make_exportable, write_onnx
 from prunecli.export.verify import verify_outputs

@@ -29,7 +29,7 @@ from engine_harness import (
 from engine_rows import Row
 from torch import nn
 
-from prunecli.config import Criterion
+from prunecli.choices import Criterion
 from prunecli.errors import NothingToPruneError
 from prunecli.graph.rules.table import _BY_RULE, RULES
 from prunecli.surgery.constants import REWRITERS

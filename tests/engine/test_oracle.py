@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from engine_harness import Analysis, Net, Pruned, analyse, carry_out, channels, prune, shaken
 from torch import Tensor, fx, nn
 
-from prunecli.config import Criterion
+from prunecli.choices import Criterion
 from prunecli.errors import VerificationError
 from prunecli.graph import vanishing
 from prunecli.selection.plan import Plan

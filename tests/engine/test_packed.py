@@ -10,7 +10,7 @@ from engine_harness import Analysis, Pruned, assert_same, macs, prune, shaken
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from prunecli.config import Criterion
+from prunecli.choices import Criterion
 from prunecli.errors import ModelError
 from prunecli.graph.capture import Captured, capture
 from prunecli.graph.cost import cost_model

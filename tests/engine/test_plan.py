@@ -19,7 +19,7 @@ from engine_harness import (
 )
 from engine_nets import IMAGES, fine_net, mlp
 
-from prunecli.config import Criterion
+from prunecli.choices import Criterion
 from prunecli.errors import ConfigError
 from prunecli.selection.plan import Plan, kept_units, plan_from_json
 

@@ -10,7 +10,7 @@ from engine_harness import Net, analyse, assert_exact, channels, macs, prune, sh
 from engine_nets import IMAGES
 from torch import Tensor, nn
 
-from prunecli.config import Criterion
+from prunecli.choices import Criterion
 from prunecli.errors import NothingToPruneError, TargetError
 
 Step = Callable[[Net, Tensor, list[Tensor]], Tensor]

@@ -10,7 +10,7 @@ from engine_harness import Analysis, Net, Shape, analyse, scores, shaken
 from engine_nets import IMAGES, fine_net, mlp
 from torch import Tensor, nn
 
-from prunecli.config import Criterion
+from prunecli.choices import Criterion
 from prunecli.importance.criteria import normalised
 
 Parts = dict[str, list[list[Tensor]]]

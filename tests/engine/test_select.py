@@ -25,9 +25,10 @@ from engine_harness import (
 from engine_nets import IMAGES, fine_net, frozen_net, mlp
 from torch import Tensor, nn
 
-from prunecli.config import Criterion, Quantity, Target
+from prunecli.choices import Criterion, Quantity
 from prunecli.errors import ConfigError, NothingToPruneError, TargetError
 from prunecli.parsing import parse_ratio, parse_target
+from prunecli.removal import Target
 from prunecli.selection.budget import select
 
 

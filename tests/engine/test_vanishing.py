@@ -19,7 +19,7 @@ from engine_rows import Row
 from test_operators import ROWS
 from torch import Tensor, fx, nn
 
-from prunecli.config import Criterion
+from prunecli.choices import Criterion
 from prunecli.graph.capture import quiet_export
 from prunecli.graph.fields import Value
 from prunecli.surgery.kept import Kept

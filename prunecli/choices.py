@@ -1,0 +1,186 @@
+"""Everything the user can choose by name, and which choices go together.
+
+Stage: choices. In and out: nothing but names. Never imports torch.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class Strategy(StrEnum):
+    """What kind of thing is removed."""
+
+    STRUCTURED = "structured"
+    NEURON = "neuron"
+    LAYER = "layer"
+    WEIGHT = "weight"
+
+
+class Criterion(StrEnum):
+    """How importance is judged. See `prunecli.importance` for formulas and papers."""
+
+    L1 = "l1"
+    L2 = "l2"
+    LINF = "linf"
+    RANDOM = "random"
+    VARIANCE = "variance"
+    BN_SCALE = "bn-scale"
+    FPGM = "fpgm"
+    LAMP = "lamp"
+    GRADIENT = "gradient"
+    TAYLOR = "taylor"
+    FISHER = "fisher"
+    MOVEMENT = "movement"
+    WEIGHT_CHANGE = "weight-change"
+    SNIP = "snip"
+    WANDA = "wanda"
+    ACTIVATION = "activation"
+    APOZ = "apoz"
+    ACTIVATION_VARIANCE = "activation-variance"
+    SIMILARITY = "similarity"
+    LOSS = "loss"
+
+
+class Scope(StrEnum):
+    """What scores are compared with."""
+
+    GLOBAL = "global"
+    LOCAL = "local"
+    ISOMORPHIC = "isomorphic"
+
+
+class PruneSchedule(StrEnum):
+    """When things are removed."""
+
+    ONE_SHOT = "one-shot"
+    ITERATIVE = "iterative"
+    GRADUAL = "gradual"
+
+
+class Curve(StrEnum):
+    """How sparsity rises in gradual pruning."""
+
+    POLYNOMIAL = "polynomial"
+    LINEAR = "linear"
+    COSINE = "cosine"
+    EXPONENTIAL = "exponential"
+
+
+class Penalty(StrEnum):
+    """What sparse training before pruning adds to the loss."""
+
+    L1 = "l1"
+    GROUP_LASSO = "group-lasso"
+    NORM_SCALE = "norm-scale"
+
+
+class Storage(StrEnum):
+    """How masked weights are written into the ONNX file."""
+
+    SPARSE = "sparse"
+    DENSE = "dense"
+
+
+class Recovery(StrEnum):
+    """What is done for accuracy before any training."""
+
+    RECONSTRUCT = "reconstruct"
+    NONE = "none"
+
+
+class OptimizerName(StrEnum):
+    """Optimizers for fine-tuning."""
+
+    SGD = "sgd"
+    ADAMW = "adamw"
+
+
+class ScheduleName(StrEnum):
+    """Learning-rate schedules for fine-tuning."""
+
+    ONE_CYCLE = "one-cycle"
+    COSINE = "cosine"
+
+
+class DeviceName(StrEnum):
+    """Where fine-tuning runs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Quantity(StrEnum):
+    """What a target counts."""
+
+    MACS = "macs"
+    PARAMS = "params"
+    CHANNELS = "channels"
+
+
+_OF_WEIGHTS = (Criterion.L1, Criterion.L2, Criterion.LINF, Criterion.RANDOM, Criterion.VARIANCE)
+_OF_GRADIENTS = (
+    Criterion.GRADIENT,
+    Criterion.TAYLOR,
+    Criterion.FISHER,
+    Criterion.SNIP,
+    Criterion.MOVEMENT,
+    Criterion.WEIGHT_CHANGE,
+)
+
+CRITERIA: Mapping[Strategy, tuple[Criterion, ...]] = {
+    Strategy.STRUCTURED: (
+        *_OF_WEIGHTS,
+        Criterion.BN_SCALE,
+        Criterion.FPGM,
+        Criterion.LAMP,
+        *_OF_GRADIENTS,
+    ),
+    Strategy.NEURON: (
+        Criterion.ACTIVATION,
+        Criterion.APOZ,
+        Criterion.ACTIVATION_VARIANCE,
+        Criterion.TAYLOR,
+        Criterion.RANDOM,
+    ),
+    Strategy.LAYER: (Criterion.SIMILARITY, Criterion.LOSS, Criterion.RANDOM),
+    Strategy.WEIGHT: (*_OF_WEIGHTS, Criterion.LAMP, Criterion.WANDA, *_OF_GRADIENTS),
+}
+"""What each strategy can be judged by."""
+
+DEFAULT_CRITERION: Mapping[Strategy, Criterion] = {
+    Strategy.STRUCTURED: Criterion.L2,
+    Strategy.NEURON: Criterion.ACTIVATION,
+    Strategy.LAYER: Criterion.SIMILARITY,
+    Strategy.WEIGHT: Criterion.L1,
+}
+
+SCHEDULES: Mapping[Strategy, tuple[PruneSchedule, ...]] = {
+    Strategy.STRUCTURED: tuple(PruneSchedule),
+    Strategy.NEURON: tuple(PruneSchedule),
+    Strategy.LAYER: (PruneSchedule.ONE_SHOT, PruneSchedule.ITERATIVE),
+    Strategy.WEIGHT: tuple(PruneSchedule),
+}
+"""A layer is there or not: nothing of it can go bit by bit while the network trains."""
+
+ON_DATA = frozenset(
+    {
+        *_OF_GRADIENTS,
+        Criterion.WANDA,
+        Criterion.ACTIVATION,
+        Criterion.APOZ,
+        Criterion.ACTIVATION_VARIANCE,
+        Criterion.SIMILARITY,
+        Criterion.LOSS,
+    }
+)
+"""Criteria that look at calibration examples, whatever the strategy."""
+
+
+def needs_data(strategy: Strategy, criterion: Criterion) -> bool:
+    """Whether calibration examples are needed.
+
+    The variance of a unit's weights is a fact; that of a single weight is one over training steps.
+    """
+    trajectory = strategy is Strategy.WEIGHT and criterion is Criterion.VARIANCE
+    return criterion in ON_DATA or trajectory
