@@ -155,6 +155,9 @@ DEFAULT_CRITERION: Mapping[Strategy, Criterion] = {
     Strategy.WEIGHT: Criterion.L1,
 }
 
+UNIT_STRATEGIES = (Strategy.STRUCTURED, Strategy.NEURON)
+"""Strategies that remove whole coupled units; they differ in how these are judged."""
+
 SCHEDULES: Mapping[Strategy, tuple[PruneSchedule, ...]] = {
     Strategy.STRUCTURED: tuple(PruneSchedule),
     Strategy.NEURON: tuple(PruneSchedule),

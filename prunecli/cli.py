@@ -9,34 +9,32 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from prunecli import __version__, options
+from prunecli import __version__
 from prunecli.choices import (
-    Criterion,
     DeviceName,
     OptimizerName,
-    Quantity,
     Recovery,
     ScheduleName,
-    Strategy,
+    Storage,
 )
 from prunecli.config import DataConfig, MeasureConfig, ModelConfig, RunConfig, TrainConfig
 from prunecli.errors import ConfigError, PrunecliError
+from prunecli.options import given, removing, running
 from prunecli.parsing import (
     parse_floats,
     parse_inputs,
     parse_model_args,
-    parse_ratio,
     parse_shape,
-    parse_target,
 )
 from prunecli.progress import make_reporter
-from prunecli.removal import Removal, Target, UnitsWanted, mixture
+from prunecli.wishes import RemovalFlags, read_removal
 
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after Ctrl-C and after SIGTERM, as shells have them."""
@@ -117,40 +115,66 @@ def _command_of(error: typer.TyperException) -> str:
 
 @app.command()
 def prune(
-    checkpoint: options.Checkpoint,
-    model: options.Model = None,
-    model_arg: options.ModelArgs = None,
-    input_shape: options.InputShape = None,
-    inputs: options.Inputs = None,
-    allow_pickle: options.AllowPickle = False,
-    data: options.Data = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    image_size: options.ImageSize = None,
-    max_samples: options.MaxSamples = None,
-    strategy: options.StrategyOption = Strategy.STRUCTURED,
-    criterion: options.CriterionOption = Criterion.L2.value,
-    target_macs: options.TargetMacs = None,
-    target_params: options.TargetParams = None,
-    channel_ratio: options.ChannelRatio = None,
-    round_to: options.RoundTo = 16,
-    recover: options.Recover = Recovery.RECONSTRUCT,
-    epochs: options.Epochs = 1,
-    lr: options.LearningRate = None,
-    batch_size: options.BatchSize = 128,
-    optimizer: options.Optimizer = OptimizerName.SGD,
-    schedule: options.Schedule = ScheduleName.ONE_CYCLE,
-    seed: options.Seed = 0,
-    device: options.Device = DeviceName.AUTO,
-    output: options.Output = None,
-    report: options.ReportFile = None,
-    dry_run: options.DryRun = False,
-    quiet: options.Quiet = False,
-    as_json: options.AsJson = False,
-    atol: options.Atol = 1e-4,
-    threads: options.Threads = 1,
-    latency_batch: options.LatencyBatch = 1,
-    latency_seconds: options.LatencySeconds = 3.0,
+    context: typer.Context,
+    checkpoint: given.Checkpoint,
+    model: given.Model = None,
+    model_arg: given.ModelArgs = None,
+    input_shape: given.InputShape = None,
+    inputs: given.Inputs = None,
+    allow_pickle: given.AllowPickle = False,
+    data: given.Data = None,
+    mean: given.Mean = None,
+    std: given.Std = None,
+    image_size: given.ImageSize = None,
+    max_samples: given.MaxSamples = None,
+    strategy: removing.StrategyOption = None,
+    target_macs: removing.TargetMacs = None,
+    target_params: removing.TargetParams = None,
+    channel_ratio: removing.ChannelRatio = None,
+    layers_to_drop: removing.LayersToDrop = None,
+    weight_sparsity: removing.WeightSparsity = None,
+    pattern: removing.PatternOption = None,
+    mask_biases: removing.MaskBiases = None,
+    threshold: removing.ThresholdOption = None,
+    scope: removing.ScopeOption = None,
+    layer: removing.LayerRules = None,
+    keep: removing.KeepPatterns = None,
+    round_to: removing.RoundTo = None,
+    criterion: removing.CriterionOption = None,
+    calibration_samples: removing.CalibrationSamples = None,
+    schedule: removing.PruneScheduleOption = None,
+    rounds: removing.Rounds = None,
+    max_drop: removing.MaxDrop = None,
+    curve: removing.CurveOption = None,
+    power: removing.Power = None,
+    initial: removing.Initial = None,
+    begin: removing.Begin = None,
+    end: removing.End = None,
+    every: removing.Every = None,
+    regrow: removing.Regrow = None,
+    dense_epochs: removing.DenseEpochs = None,
+    sparse_epochs: removing.SparseEpochs = None,
+    penalty: removing.PenaltyOption = None,
+    penalty_strength: removing.PenaltyStrength = None,
+    recover: running.Recover = Recovery.RECONSTRUCT,
+    epochs: running.Epochs = 1,
+    lr: running.LearningRate = None,
+    batch_size: running.BatchSize = 128,
+    optimizer: running.Optimizer = OptimizerName.SGD,
+    lr_schedule: running.LrSchedule = ScheduleName.ONE_CYCLE,
+    seed: running.Seed = 0,
+    device: running.Device = DeviceName.AUTO,
+    output: running.Output = None,
+    report: running.ReportFile = None,
+    storage: running.StorageOption = Storage.SPARSE,
+    explain: running.Explain = False,
+    dry_run: running.DryRun = False,
+    quiet: running.Quiet = False,
+    as_json: running.AsJson = False,
+    atol: running.Atol = 1e-4,
+    threads: running.Threads = 1,
+    latency_batch: running.LatencyBatch = 1,
+    latency_seconds: running.LatencySeconds = 3.0,
 ) -> None:
     """Prune CHECKPOINT, fine-tune it on --data, write a verified ONNX file, print a comparison.
 
@@ -162,15 +186,12 @@ def prune(
     config = RunConfig(
         model=_model(checkpoint, model, model_arg, input_shape, inputs, allow_pickle),
         output=output,
-        removal=Removal(
-            (strategy,),
-            ((strategy, mixture(_criterion(criterion))),),
-            units=UnitsWanted(_target(target_macs, target_params, channel_ratio), round_to),
-        ),
+        removal=read_removal(_flags(context)),
         data=_data(data, mean, std, image_size, max_samples, seed),
         recover=recover,
-        train=TrainConfig(epochs, lr, batch_size, optimizer, schedule, seed=seed, device=device),
+        train=TrainConfig(epochs, lr, batch_size, optimizer, lr_schedule, seed=seed, device=device),
         measure=MeasureConfig(threads, latency_batch, latency_seconds),
+        storage=storage,
         report=report,
         atol=atol,
         dry_run=dry_run,
@@ -182,14 +203,14 @@ def prune(
 
 @app.command()
 def inspect(
-    checkpoint: options.Checkpoint,
-    model: options.Model = None,
-    model_arg: options.ModelArgs = None,
-    input_shape: options.InputShape = None,
-    inputs: options.Inputs = None,
-    allow_pickle: options.AllowPickle = False,
-    quiet: options.Quiet = False,
-    as_json: options.AsJson = False,
+    checkpoint: given.Checkpoint,
+    model: given.Model = None,
+    model_arg: given.ModelArgs = None,
+    input_shape: given.InputShape = None,
+    inputs: given.Inputs = None,
+    allow_pickle: given.AllowPickle = False,
+    quiet: running.Quiet = False,
+    as_json: running.AsJson = False,
 ) -> None:
     """Show what could be pruned from CHECKPOINT, without data and without changing anything.
 
@@ -222,6 +243,17 @@ def _run(config: RunConfig | ModelConfig, quiet: bool, as_json: bool) -> None:
         show(report, sys.stdout)
 
 
+def _flags(context: typer.Context) -> RemovalFlags:
+    """The flags about what goes, as they were given."""
+    asked = {item.name: context.params[item.name] for item in fields(RemovalFlags)}
+    frozen: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in asked.items()
+        if value is not None
+    }
+    return RemovalFlags(**frozen)
+
+
 def _model(
     checkpoint: Path,
     factory: str | None,
@@ -238,32 +270,6 @@ def _model(
         allow_pickle,
         parse_inputs(tuple(inputs or ())),
     )
-
-
-def _target(macs: str | None, params: str | None, ratio: str | None) -> Target:
-    given = {
-        "--target-macs": macs,
-        "--target-params": params,
-        "--channel-ratio": ratio,
-    }
-    used = [flag for flag, text in given.items() if text is not None]
-    if len(used) > 1:
-        raise ConfigError(f"target: one is needed, got {' and '.join(used)}", "keep one of them")
-    if params is not None:
-        return parse_target(Quantity.PARAMS, params)
-    if ratio is not None:
-        return parse_ratio(ratio)
-    return parse_target(Quantity.MACS, macs if macs is not None else "50%")
-
-
-def _criterion(text: str) -> Criterion:
-    try:
-        return Criterion(text)
-    except ValueError:
-        known = ", ".join(item.value for item in Criterion)
-        raise ConfigError(
-            f"--criterion: must be one of {known}, got {text!r}", f"e.g. --criterion {Criterion.L2}"
-        ) from None
 
 
 def _data(

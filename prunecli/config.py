@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prunecli.choices import DeviceName, OptimizerName, Recovery, ScheduleName, Storage
+from prunecli.choices import (
+    DeviceName,
+    OptimizerName,
+    PruneSchedule,
+    Recovery,
+    ScheduleName,
+    Storage,
+)
 from prunecli.errors import ConfigError
 from prunecli.removal import Removal
 
@@ -193,3 +200,39 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.atol) and self.atol >= 0):
             raise ConfigError(f"--atol: 0 or more is needed, got {self.atol:g}", "e.g. --atol 1e-4")
+        _check_needs(self)
+
+
+def _check_needs(config: RunConfig) -> None:
+    """Refuse what needs data, or training, in a run without.
+
+    Raises:
+        ConfigError: such a combination.
+    """
+    removal, timing = config.removal, config.removal.timing
+    on_data = {
+        f"--criterion {removal.criterion(item).in_words()}": removal.criterion(item).needs_data(
+            item
+        )
+        for item in removal.strategies
+    }
+    training = {
+        f"--schedule {timing.schedule.value}": timing.schedule is not PruneSchedule.ONE_SHOT,
+        "--dense-epochs": timing.dense_epochs > 0,
+    }
+    needs = {
+        **on_data,
+        **training,
+        "--sparse-epochs": timing.sparse_epochs > 0,
+        "--max-drop": timing.largest_drop is not None,
+    }
+    if config.data is None:
+        for flag, needed in needs.items():
+            if needed:
+                raise ConfigError(f"{flag}: looks at examples, got no --data", "give --data PATH")
+    for flag, needed in training.items():
+        if needed and config.train.epochs <= timing.dense_epochs:
+            raise ConfigError(
+                f"{flag}: needs training before, got --epochs {config.train.epochs:g}",
+                "raise --epochs",
+            )

@@ -10,7 +10,15 @@ import re
 from prunecli.choices import Quantity
 from prunecli.config import Axis, InputSpec
 from prunecli.errors import ConfigError
-from prunecli.removal import Target
+from prunecli.removal import (
+    LayerRule,
+    LayersWanted,
+    Pattern,
+    PatternKind,
+    Target,
+    Threshold,
+    check_share,
+)
 
 _SUFFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
 _NUMBER = re.compile(r"^([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kmgbt]?)$", re.IGNORECASE)
@@ -62,6 +70,31 @@ def parse_ratio(text: str) -> Target:
     if not 0.0 < ratio < 1.0:
         raise ConfigError(f"{flag}: must lie between 0 and 1, got {text!r}", hint)
     return Target(Quantity.CHANNELS, 1.0 - ratio, None, stripped)
+
+
+def parse_share(flag: str, text: str, *, top: bool = False) -> float:
+    """Read a share such as `70%` or `0.7`, from 0 to less than 1, or up to 1 with `top`.
+
+    Raises:
+        ConfigError: not a number, or outside.
+    """
+    stripped = text.strip()
+    value = parse_number(flag, stripped.removesuffix("%"))
+    share = value / 100.0 if stripped.endswith("%") else value
+    check_share(flag, share, top=top)
+    return share
+
+
+def parse_number(flag: str, text: str) -> float:
+    """Read a finite number.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    value = _to_float(text)
+    if value is None:
+        raise ConfigError(f"{flag}: a number is needed, got {text!r}", f"e.g. {flag} 0.5")
+    return value
 
 
 def parse_floats(flag: str, text: str) -> tuple[float, ...]:
@@ -159,6 +192,88 @@ def parse_model_args(pairs: tuple[str, ...]) -> dict[str, str]:
             raise ConfigError(f"--model-arg: {key} is given twice", "keep one of them")
         found[key] = value
     return found
+
+
+def parse_threshold(text: str) -> Threshold:
+    """Read `0.3` (what is at or below it goes) or `1.5sd` (in standard deviations, per layer).
+
+    Raises:
+        ConfigError: neither.
+    """
+    stripped = text.strip()
+    dynamic = stripped.endswith("sd")
+    value = parse_number("--threshold", stripped.removesuffix("sd"))
+    if dynamic and value <= 0:
+        raise ConfigError(
+            f"--threshold: a positive number of standard deviations is needed, got {text!r}",
+            "e.g. --threshold 1.5sd",
+        )
+    return Threshold(value, dynamic)
+
+
+def parse_rule(text: str) -> LayerRule:
+    """Read `layer3.*=70%`: that share of the matching layers goes.
+
+    Raises:
+        ConfigError: not of that form.
+    """
+    pattern, equals, share = text.partition("=")
+    if not equals or not pattern.strip():
+        raise ConfigError(
+            f"--layer: PATTERN=SHARE is needed, got {text!r}",
+            "say what goes: --layer 'layer3.*=70%'",
+        )
+    return LayerRule(pattern.strip(), parse_share("--layer", share))
+
+
+def parse_pattern(text: str) -> Pattern:
+    """Read `unstructured`, `2:4` or `4x1`.
+
+    Raises:
+        ConfigError: none of them.
+    """
+    stripped = text.strip()
+    if stripped == PatternKind.UNSTRUCTURED.value:
+        return Pattern()
+    for sign, kind in ((":", PatternKind.N_OF_M), ("x", PatternKind.BLOCK)):
+        match = re.fullmatch(rf"(\d{{1,6}}){sign}(\d{{1,6}})", stripped)
+        if match is not None:
+            return Pattern(kind, int(match.group(1)), int(match.group(2)))
+    raise ConfigError(
+        f"--pattern: unstructured, N:M or ROWSxCOLUMNS is needed, got {text!r}",
+        "e.g. --pattern 2:4 (two of every four inputs stay) or --pattern 4x1",
+    )
+
+
+def parse_layers(text: str) -> LayersWanted:
+    """Read `--layers-to-drop`: a number of layers, or a share of them.
+
+    Raises:
+        ConfigError: neither.
+    """
+    if text.strip().endswith("%"):
+        return LayersWanted(share=parse_share("--layers-to-drop", text))
+    if not re.fullmatch(r"0*[1-9]\d{0,6}", text.strip()):
+        raise ConfigError(
+            f"--layers-to-drop: a number of layers or a share is needed, got {text!r}",
+            "e.g. --layers-to-drop 2, or --layers-to-drop 25%",
+        )
+    return LayersWanted(count=int(text))
+
+
+def parse_points(text: str) -> float:
+    """Read `--max-drop`: percentage points of accuracy, `1pp` or `1`; as a share.
+
+    Raises:
+        ConfigError: not a number of points from 0 to 100.
+    """
+    value = parse_number("--max-drop", text.strip().removesuffix("pp"))
+    if not 0 <= value <= 100:
+        raise ConfigError(
+            f"--max-drop: 0 to 100 percentage points are needed, got {text!r}",
+            "e.g. --max-drop 1pp",
+        )
+    return value / 100
 
 
 def _to_float(text: str) -> float | None:

@@ -13,6 +13,7 @@ from prunecli.choices import (
     CRITERIA,
     DEFAULT_CRITERION,
     SCHEDULES,
+    UNIT_STRATEGIES,
     Criterion,
     Curve,
     Penalty,
@@ -278,6 +279,31 @@ class Timing:
     penalty_strength: float = 1e-4
     largest_drop: float | None = None
 
+    def __post_init__(self) -> None:
+        positive = {
+            "--rounds": self.rounds,
+            "--power": self.power,
+            "--every": 1 if self.every is None else self.every,
+            "--penalty-strength": self.penalty_strength,
+        }
+        for flag, value in positive.items():
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{flag}: must be positive, got {value:g}", f"e.g. {flag} 3")
+        for flag, value in (
+            ("--dense-epochs", self.dense_epochs),
+            ("--sparse-epochs", self.sparse_epochs),
+        ):
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{flag}: 0 or more is needed, got {value:g}", f"e.g. {flag} 1")
+        for flag, value in (("--initial", self.initial), ("--regrow", self.regrow)):
+            check_share(flag, value, top=True)
+        if not 0 <= self.begin < self.end <= 1:
+            raise ConfigError(
+                f"--begin: must come before --end, both between 0% and 100%, got "
+                f"{percent(self.begin)} and {percent(self.end)}",
+                "e.g. --begin 0% --end 75%",
+            )
+
 
 @dataclass(frozen=True)
 class Removal:
@@ -299,14 +325,21 @@ class Removal:
     calibration_samples: int = 512
 
     def __post_init__(self) -> None:
+        if self.calibration_samples < 1:
+            raise ConfigError(
+                f"--calibration-samples: at least 1 is needed, got {self.calibration_samples}",
+                "e.g. --calibration-samples 512",
+            )
         for strategy in self.strategies:
             _check_criteria(strategy, self.criterion(strategy))
             _check_schedule(strategy, self.timing.schedule)
-        if len(set(self.strategies)) < len(self.strategies):
-            raise ConfigError(
-                "--strategy: each at most once, got " + ",".join(self.strategies),
-                "name each strategy once, in the order in which they are to be applied",
-            )
+        _check_together(self)
+
+    @property
+    def by_units(self) -> Strategy | None:
+        """The strategy among these that removes whole units."""
+        own = [item for item in self.strategies if item in UNIT_STRATEGIES]
+        return own[0] if own else None
 
     def criterion(self, strategy: Strategy) -> Mixture:
         """What `strategy` is judged by."""
@@ -333,6 +366,46 @@ def _check_schedule(strategy: Strategy, schedule: PruneSchedule) -> None:
             f"--schedule: a {strategy.value} is there or not, nothing of it can go while the "
             f"network trains, got {schedule.value}",
             f"use --schedule {allowed}",
+        )
+
+
+def _check_together(removal: Removal) -> None:
+    """Refuse what cannot be done together."""
+    names = ",".join(item.value for item in removal.strategies)
+    timing, pattern = removal.timing, removal.weights.pattern
+    units = [item for item in removal.strategies if item in UNIT_STRATEGIES]
+    if len(set(removal.strategies)) < len(removal.strategies) or len(units) > 1:
+        raise ConfigError(
+            f"--strategy: each kind of thing at most once, got {names}",
+            "structured and neuron remove the same units: name one of them; prune a second time "
+            "from the .pt2 file for the other",
+        )
+    if removal.choosing.threshold is not None:
+        if len(removal.strategies) > 1:
+            raise ConfigError(
+                f"--threshold: serves one strategy, got --strategy {names}",
+                "give each strategy its own target instead",
+            )
+        _one_shot_only("--threshold", "is the same in every round", timing.schedule)
+    if Strategy.WEIGHT in removal.strategies:
+        if pattern.kind is PatternKind.N_OF_M:
+            why = f"{pattern.in_words()} is reached at once"
+            _one_shot_only("--pattern", why, timing.schedule)
+        if timing.regrow and pattern.kind is not PatternKind.UNSTRUCTURED:
+            raise ConfigError(
+                f"--regrow: exchanges single weights, got --pattern {pattern.in_words()}",
+                "use --pattern unstructured, or drop --regrow",
+            )
+        if removal.weights.sparsity is not None and removal.weights.sparsity <= 0:
+            raise ConfigError(
+                "--weight-sparsity: something must go, got 0%", "e.g. --weight-sparsity 80%"
+            )
+
+
+def _one_shot_only(flag: str, why: str, schedule: PruneSchedule) -> None:
+    if schedule is not PruneSchedule.ONE_SHOT:
+        raise ConfigError(
+            f"{flag}: {why}, got --schedule {schedule.value}", "use --schedule one-shot"
         )
 
 

@@ -22,6 +22,7 @@ LAYERS = (
     ("removal",),
     ("config",),
     ("parsing", "files", "progress", "compat", "runtime"),
+    ("wishes",),
     ("loading", "data"),
     ("graph",),
     ("importance",),

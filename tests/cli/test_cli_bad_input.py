@@ -18,12 +18,12 @@ from cli_making import (
     run_line,
 )
 
-from prunecli.choices import Criterion
+from prunecli.choices import CRITERIA, Strategy
 
 NET = "--model {net} --data {data}"
 GOOD = "{weights} " + NET
 TARGET_TIP = "say what may stay: {} 50% keeps at most half; absolute numbers such as 20M work too"
-ALL = ", ".join(item.value for item in Criterion)
+ALL = ", ".join(item.value for item in CRITERIA[Strategy.STRUCTURED])
 
 
 class _Touch:

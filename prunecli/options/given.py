@@ -1,0 +1,98 @@
+"""Flags about what comes in: the network and the data.
+
+Stage: options. In: nothing. Out: one annotated type for each flag. Never reads a value.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+MODEL, DATA = "Model", "Data"
+
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="Trained network: a state dict (.pt, .pth, .th, .safetensors) with --model, an "
+        "exported program (.pt2), or a Hugging Face folder (config.json and .safetensors).",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.py:factory",
+        help="Builds the network for a state dict: FILE.py:factory, package.module:factory, "
+        "or an architecture's name: timm:NAME, torchvision:NAME.",
+        rich_help_panel=MODEL,
+    ),
+]
+ModelArgs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model-arg",
+        metavar="key=value",
+        help="Keyword argument for the factory; repeatable.",
+        rich_help_panel=MODEL,
+    ),
+]
+InputShape = Annotated[
+    str | None,
+    typer.Option(
+        metavar="1,3,32,32",
+        help="Shape of the only input, batch first: the short form of --input for images. Taken "
+        "from the data if left out.",
+        rich_help_panel=MODEL,
+    ),
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="name=dtype[shape]",
+        help="An input by the name it has in the network's forward, batch first; repeatable. A "
+        "name in place of a number is a free axis: 'input_ids=int64\\[batch,seq]' (tried with some "
+        "length, or with the one you write: seq=128). 'batch.image' is an entry of a dictionary.",
+        rich_help_panel=MODEL,
+    ),
+]
+AllowPickle = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Unpickle arbitrary objects from the checkpoint. This can run code from it.",
+        rich_help_panel=MODEL,
+    ),
+]
+
+# Data
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="Data set: folder of images (one sub-folder per class), parquet, .npz/.npy or CSV. "
+        "Without it nothing is trained and no accuracy is shown.",
+        rich_help_panel=DATA,
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="a,b,c",
+        help="Per channel, subtracted after scaling to 0-1.",
+        rich_help_panel=DATA,
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(metavar="a,b,c", help="Per channel, divided by last.", rich_help_panel=DATA),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Resize images to N x N pixels.", rich_help_panel=DATA),
+]
+MaxSamples = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Read at most N examples of each split.", rich_help_panel=DATA),
+]
