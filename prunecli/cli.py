@@ -24,7 +24,14 @@ from prunecli.choices import (
     ScheduleName,
     Storage,
 )
-from prunecli.config import DataConfig, MeasureConfig, ModelConfig, RunConfig, TrainConfig
+from prunecli.config import (
+    DataConfig,
+    MeasureConfig,
+    ModelConfig,
+    RestoreConfig,
+    RunConfig,
+    TrainConfig,
+)
 from prunecli.errors import ConfigError, PrunecliError
 from prunecli.options import given, removing, running
 from prunecli.parsing import (
@@ -35,6 +42,9 @@ from prunecli.parsing import (
 )
 from prunecli.progress import make_reporter
 from prunecli.wishes import RemovalFlags, read_removal
+
+FELL_SHORT = 1
+"""Exit code of a run whose files were written but miss what was asked for."""
 
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after Ctrl-C and after SIGTERM, as shells have them."""
@@ -157,7 +167,7 @@ def prune(
     penalty: removing.PenaltyOption = None,
     penalty_strength: removing.PenaltyStrength = None,
     recover: running.Recover = Recovery.RECONSTRUCT,
-    epochs: running.Epochs = 1,
+    epochs: running.Epochs = 1.0,
     lr: running.LearningRate = None,
     batch_size: running.BatchSize = 128,
     optimizer: running.Optimizer = OptimizerName.SGD,
@@ -195,10 +205,10 @@ def prune(
         report=report,
         atol=atol,
         dry_run=dry_run,
-        command=shlex.join(["prunecli", *sys.argv[1:]]),
+        command=_command(),
     )
     with interruptible():
-        _run(config, quiet, as_json)
+        _run(config, quiet, as_json, explain)
 
 
 @app.command()
@@ -217,30 +227,63 @@ def inspect(
     A table of groups of channels, heads or units that go together, the smallest size that can be
     reached, and what stays as it is, with the reason.
 
+    With the folder that `prune` left (model.run beside model.onnx): what went there, and why.
+
     Exit codes: 0 good, 1 nothing can be pruned, 2 wrong input.
     """
     config = _model(checkpoint, model, model_arg, input_shape, inputs, allow_pickle)
     with interruptible():
-        _run(config, quiet, as_json)
+        _run(config, quiet, as_json, explain=True)
 
 
-def _run(config: RunConfig | ModelConfig, quiet: bool, as_json: bool) -> None:
+@app.command()
+def restore(
+    run: removing.RunFolder,
+    layer: removing.RestoredLayers,
+    epochs: running.Epochs = 0.0,
+    output: running.Output = None,
+    report: running.ReportFile = None,
+    explain: running.Explain = False,
+    quiet: running.Quiet = False,
+    as_json: running.AsJson = False,
+) -> None:
+    """Give layers of a pruned network back what it lost there, and fine-tune on.
+
+    RUN is the folder that `prune` left: model.run beside model.onnx. What returns has the values
+    of the original; what stayed keeps what it learnt.
+
+    Exit codes: 0 good, 1 the result failed verification, 2 wrong input.
+    """
+    config = RestoreConfig(run, tuple(layer), epochs, output, report, _command())
+    with interruptible():
+        _run(config, quiet, as_json, explain)
+
+
+def _run(
+    config: RunConfig | ModelConfig | RestoreConfig,
+    quiet: bool,
+    as_json: bool,
+    explain: bool = False,
+) -> None:
     from prunecli import pipeline
     from prunecli.report.as_json import to_json
+    from prunecli.report.record import Report
     from prunecli.report.show import show
 
     # stdout is for the result alone, whatever a model's own code or a library prints.
     with contextlib.redirect_stdout(sys.stderr):
         reporter = make_reporter(quiet)
-        report = (
-            pipeline.prune(config, reporter)
-            if isinstance(config, RunConfig)
-            else pipeline.inspect(config, reporter)
-        )
+        report = pipeline.perform(config, reporter)
     if as_json:
         sys.stdout.write(to_json(report))
     else:
-        show(report, sys.stdout)
+        show(report, sys.stdout, explain=explain)
+    if isinstance(report, Report) and report.missed:
+        sys.exit(FELL_SHORT)
+
+
+def _command() -> str:
+    return shlex.join(["prunecli", *sys.argv[1:]])
 
 
 def _flags(context: typer.Context) -> RemovalFlags:

@@ -131,7 +131,7 @@ class TrainConfig:
         lr: peak learning rate; `None` takes the optimizer's default here.
     """
 
-    epochs: int = 1
+    epochs: float = 1
     lr: float | None = None
     batch_size: int = 128
     optimizer: OptimizerName = OptimizerName.SGD
@@ -201,6 +201,25 @@ class RunConfig:
         if not (math.isfinite(self.atol) and self.atol >= 0):
             raise ConfigError(f"--atol: 0 or more is needed, got {self.atol:g}", "e.g. --atol 1e-4")
         _check_needs(self)
+
+
+@dataclass(frozen=True)
+class RestoreConfig:
+    """One `prunecli restore`.
+
+    Attributes:
+        run: the folder that a run left.
+        layers: patterns of layers that get back what they lost.
+        epochs: fine-tuning afterwards.
+        output: the ONNX file; `None` names it after the run's, in its folder.
+    """
+
+    run: Path
+    layers: tuple[str, ...]
+    epochs: float = 0.0
+    output: Path | None = None
+    report: Path | None = None
+    command: str = ""
 
 
 def _check_needs(config: RunConfig) -> None:

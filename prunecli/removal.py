@@ -388,9 +388,6 @@ def _check_together(removal: Removal) -> None:
             )
         _one_shot_only("--threshold", "is the same in every round", timing.schedule)
     if Strategy.WEIGHT in removal.strategies:
-        if pattern.kind is PatternKind.N_OF_M:
-            why = f"{pattern.in_words()} is reached at once"
-            _one_shot_only("--pattern", why, timing.schedule)
         if timing.regrow and pattern.kind is not PatternKind.UNSTRUCTURED:
             raise ConfigError(
                 f"--regrow: exchanges single weights, got --pattern {pattern.in_words()}",

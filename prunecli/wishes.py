@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from prunecli.choices import (
     CRITERIA,
+    DEFAULT_CRITERION,
     UNIT_STRATEGIES,
     Criterion,
     Curve,
@@ -206,7 +207,7 @@ def _mixture(text: str, strategy: Strategy) -> Mixture:
             known = ", ".join(item.value for item in CRITERIA[strategy])
             raise ConfigError(
                 f"--criterion: must be one of {known}, got {name!r}",
-                f"e.g. --criterion {CRITERIA[strategy][0].value}",
+                f"e.g. --criterion {DEFAULT_CRITERION[strategy].value}",
             ) from None
         share = parse_number("--criterion", weight) if colon else 1.0
         if share <= 0 or criterion in parts:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "prunecli"
 
 LAYERS = (
-    ("errors",),
+    ("errors", "records"),
     ("choices",),
     ("removal",),
     ("config",),

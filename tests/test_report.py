@@ -16,18 +16,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from prunecli.choices import Criterion, Quantity, Strategy
+from prunecli.choices import Quantity, Strategy
 from prunecli.parsing import parse_ratio, parse_target
 from prunecli.report.as_json import to_json
 from prunecli.report.lines import NO_DATA, NOTHING_WRITTEN, result_lines
 from prunecli.report.record import (
     SCHEMA_VERSION,
+    Asked,
     Checkpoint,
     Checks,
     Data,
     EpochRow,
-    FrozenRow,
-    GroupRow,
     LatencySetup,
     Report,
     Requested,
@@ -41,6 +40,7 @@ from prunecli.report.record import (
     compute_achieved,
     with_differences,
 )
+from prunecli.report.removed import FrozenRow, GroupRow
 from prunecli.report.show import draw, show, to_text
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -48,9 +48,8 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def asked(quantity: Quantity, text: str) -> Requested:
     target = parse_ratio(text) if quantity is Quantity.CHANNELS else parse_target(quantity, text)
-    return Requested(
-        target.in_words(), quantity, target.text, Criterion.L2, Strategy.STRUCTURED, seed=0
-    )
+    part = Asked(Strategy.STRUCTURED, "l2", target.in_words(), quantity)
+    return Requested((part,), "one-shot", seed=0)
 
 
 ROWS = with_differences(

@@ -3,6 +3,7 @@
 Stage: options. In: nothing. Out: one annotated type for each flag. Never reads a value.
 """
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -253,4 +254,20 @@ PenaltyOption = Annotated[
 PenaltyStrength = Annotated[
     float | None,
     typer.Option(metavar="F", help="Its weight in the loss (1e-4).", rich_help_panel=WHEN),
+]
+
+# What comes back
+
+RunFolder = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="The folder that prune left: model.run beside model.onnx."),
+]
+RestoredLayers = Annotated[
+    list[str],
+    typer.Option(
+        "--layer",
+        metavar="PATTERN",
+        help="Layers that get back what they lost, such as 'layer3.*'; repeatable.",
+        rich_help_panel=SIZE,
+    ),
 ]

@@ -22,9 +22,11 @@ Recover = Annotated[
     ),
 ]
 Epochs = Annotated[
-    int,
+    float,
     typer.Option(
-        metavar="N", help="Passes over the training data; 0: none.", rich_help_panel=TRAINING
+        metavar="N",
+        help="Passes over the training data, in all rounds together; 0: none, 0.5: half of one.",
+        rich_help_panel=TRAINING,
     ),
 ]
 LearningRate = Annotated[

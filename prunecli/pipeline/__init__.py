@@ -1,7 +1,29 @@
-"""The stages in their order: `prune(RunConfig, Reporter) -> Report`, and the first of them alone:
-`inspect(ModelConfig, Reporter) -> Inspection`."""
+"""The pipeline: one function for everything that the command line can do."""
 
+from prunecli.config import ModelConfig, RestoreConfig, RunConfig
 from prunecli.pipeline.inspecting import inspect
+from prunecli.pipeline.restoring import restore
 from prunecli.pipeline.run import prune
+from prunecli.pipeline.saved import is_run, read_saved
+from prunecli.progress import Reporter
+from prunecli.report.inspection import Inspection
+from prunecli.report.record import Report
 
-__all__ = ["inspect", "prune"]
+__all__ = ["inspect", "perform", "prune", "restore"]
+
+
+def perform(
+    config: RunConfig | ModelConfig | RestoreConfig, reporter: Reporter
+) -> Report | Inspection:
+    """Do what a configuration asks for.
+
+    Raises:
+        PrunecliError: see the functions of this package.
+    """
+    if isinstance(config, RunConfig):
+        return prune(config, reporter)
+    if isinstance(config, RestoreConfig):
+        return restore(config, reporter)
+    if is_run(config.checkpoint):
+        return read_saved(config.checkpoint).report
+    return inspect(config, reporter)

@@ -1,65 +1,145 @@
-"""Third part of a run: remove what the plan says, check it, and recover without training.
+"""Removing whole units: score, plan, compact, check, reconstruct.
 
-Stage: pipeline. In: `Prepared` and `Planned`. Out: the compact network.
+Stage: pipeline. In: a state. Out: the next one. See `dropping` and `masking` for layers and
+single weights.
 """
 
-import torch
-from torch import Tensor, fx
+from dataclasses import replace
 
-from prunecli.choices import Recovery
-from prunecli.config import RunConfig
-from prunecli.data import DataSet
-from prunecli.pipeline.ledger import Ledger
-from prunecli.pipeline.planning import Planned
-from prunecli.pipeline.prepare import Prepared
-from prunecli.progress import Reporter
-from prunecli.recovery import affordable, reconstruct
+from torch import fx
+
+from prunecli.choices import Quantity, Recovery
+from prunecli.graph.cost import Keep
+from prunecli.importance.units import score_units
+from prunecli.pipeline.job import Job, Pace
+from prunecli.pipeline.state import Analysis, State, analysed
+from prunecli.pipeline.told import units_step
+from prunecli.recovery import reconstruct
+from prunecli.removal import Choosing, Target, UnitsWanted
 from prunecli.report import record
-from prunecli.selection.plan import kept_units
+from prunecli.selection.budget import amount, select
+from prunecli.selection.plan import Plan, kept_units
 from prunecli.surgery.compact import compact
-from prunecli.surgery.kept import make_kept
+from prunecli.surgery.kept import Kept, make_kept
+from prunecli.surgery.masks import apply_masks, slice_masks
 from prunecli.surgery.oracle import TOLERANCE, check
 
-CALIBRATION_EXAMPLES = 1024
+RECONSTRUCTION_EXAMPLES = 1024
 """Unlabelled training examples for reconstruction; fewer where memory allows no more."""
 
 
-def cut(
-    config: RunConfig, prepared: Prepared, planned: Planned, ledger: Ledger, reporter: Reporter
-) -> fx.GraphModule:
-    """Compact, compare with the original, reconstruct.
+def cut_units(job: Job, state: State, pace: Pace) -> State:
+    """Remove what is to be gone at `pace`.
+
+    Raises:
+        NothingToPruneError, TargetError: see `select`.
+        VerificationError: the compact network is not what the plan says.
+    """
+    with job.ledger.stage("plan"), job.reporter.step("analysing and planning"):
+        state, found = analysed(state)
+        wanted = wanted_units(job, state, found, pace.share)
+        if wanted is None:
+            return state
+        rules = job.config.removal.choosing.rules
+        choosing = replace(
+            job.config.removal.choosing,
+            rules=tuple(replace(rule, share=pace.of_rest(rule.share)) for rule in rules),
+        )
+        chosen = choose_units(job, state, found, wanted, choosing)
+        job.ledger.step(units_step(job.config.removal, chosen, pace.number))
+    return apply_plan(job, state, found, chosen)
+
+
+def choose_units(
+    job: Job,
+    state: State,
+    found: Analysis,
+    wanted: UnitsWanted,
+    choosing: Choosing,
+    gone: Keep | None = None,
+) -> Plan:
+    """Score and select.
+
+    Args:
+        gone: units that are gone already, shape (units,), though they are still there.
+    """
+    strategy = job.config.removal.by_units
+    assert strategy is not None
+    mix = job.config.removal.criterion(strategy)
+    scores = score_units(
+        state.captured,
+        found.flow,
+        found.coupling,
+        strategy,
+        mix,
+        job.calibration(state.captured) if mix.needs_data(strategy) else None,
+        job.seed,
+        job.reporter,
+    )
+    return select(
+        found.coupling, found.costs, scores, wanted, choosing, mix.in_words(), job.seed, gone
+    )
+
+
+def wanted_units(job: Job, state: State, found: Analysis, share: float) -> UnitsWanted | None:
+    """What is asked for once `share` of everything is to be gone, in terms of the network as it
+    is; `None` where earlier steps have reached that already.
+    """
+    wanted = job.config.removal.units
+    target = wanted.target
+    if target is None or (share == 1.0 and not state.plans):
+        return wanted
+    before = {
+        Quantity.MACS: job.original.macs,
+        Quantity.PARAMS: job.original.params,
+        Quantity.CHANNELS: float((state.units or (found.coupling.count, 0))[0]),
+    }[target.quantity]
+    limit = before - share * (before - target.limit(before))
+    if amount(target.quantity, found.costs, found.coupling) <= limit:
+        job.ledger.remark(f"{target.in_words()}: reached without removing more units")
+        return None
+    return replace(wanted, target=Target(target.quantity, None, limit, f"{limit:.0f}"))
+
+
+def apply_plan(job: Job, state: State, found: Analysis, chosen: Plan) -> State:
+    """Compact, compare with the network as it was, reconstruct.
 
     Raises:
         VerificationError: the compact network is not what the plan says.
     """
-    captured = prepared.captured
-    with ledger.stage("compact"), reporter.step("removing and checking against the original"):
-        keep = kept_units(planned.plan, planned.coupling)
-        kept = make_kept(planned.flow, planned.coupling, keep)
+    captured, ledger = state.captured, job.ledger
+    with ledger.stage("compact"), job.reporter.step("removing and checking against the original"):
+        keep = kept_units(chosen, found.coupling)
+        kept = make_kept(found.flow, found.coupling, keep)
         network = compact(captured, kept)
         result = check(captured, network, kept)
-        ledger.note(
-            checks=record.Checks(
-                oracle_difference=max(result.difference, result.worst),
-                oracle_tolerance=TOLERANCE,
-            )
+        worst = max(result.difference, result.worst, ledger.report.checks.oracle_difference or 0.0)
+        ledger.note(checks=record.Checks(oracle_difference=worst, oracle_tolerance=TOLERANCE))
+        masks = slice_masks(state.masks, kept)
+    # With masks, what is solved for would be masked away again.
+    if job.config.recover is Recovery.RECONSTRUCT and not masks:
+        _reconstruct(job, state, network, kept)
+    apply_masks(network, masks)
+    before = state.units[0] if state.units is not None else found.coupling.count
+    return replace(
+        state,
+        captured=replace(captured, network=network),
+        cost=chosen.after,
+        masks=masks,
+        plans=(*state.plans, chosen),
+        stale=True,
+        analysis=None,
+        units=(before, int(keep.sum())),
+    )
+
+
+def _reconstruct(job: Job, state: State, network: fx.GraphModule, kept: Kept) -> None:
+    examples = job.unlabelled(state.captured, RECONSTRUCTION_EXAMPLES)
+    if examples is None:
+        return
+    with job.ledger.stage("reconstruct"):
+        done = reconstruct(state.captured, network, kept, examples, job.reporter, job.seed)
+        job.ledger.remark(
+            f"reconstructed {done.layers} layers from {done.examples} unlabelled training "
+            "examples before any training"
         )
-    if prepared.data is not None and config.recover is Recovery.RECONSTRUCT:
-        with ledger.stage("reconstruct"):
-            number = affordable(captured, CALIBRATION_EXAMPLES)
-            if not captured.dynamic_batch:
-                number = captured.batch
-            examples = calibration(prepared.data, number, config.train.seed)
-            done = reconstruct(captured, network, kept, examples, reporter, config.train.seed)
-            ledger.remark(
-                f"reconstructed {done.layers} layers from {done.examples} unlabelled training "
-                "examples before any training"
-            )
-    return network
-
-
-def calibration(data: DataSet, number: int, seed: int) -> Tensor:
-    """Prepared inputs of random training examples, at most `number`."""
-    generator = torch.Generator().manual_seed(seed)
-    places = torch.randperm(len(data.train), generator=generator)[:number]
-    return data.preprocess(data.train.inputs[places])

@@ -56,6 +56,7 @@ def check_chance(found: Score, ledger: Ledger, reporter: Reporter) -> None:
 def measure(
     files: Mapping[RowName, Path],
     costs: Mapping[RowName, Cost],
+    nonzero: Mapping[RowName, int],
     scores: Mapping[RowName, Score],
     example: tuple[Tensor, ...],
     config: MeasureConfig,
@@ -65,6 +66,7 @@ def measure(
     """Fill the report's table.
 
     Args:
+        nonzero: weights that are not zero, of files with masks.
         example: one tensor for each input, for the latency runs.
     """
     compared = compare_latency(
@@ -74,7 +76,13 @@ def measure(
         reporter,
     )
     rows = with_differences(
-        [_row(name, path, costs[name], scores.get(name), compared) for name, path in files.items()]
+        [
+            replace(
+                _row(name, path, costs[name], scores.get(name), compared),
+                nonzero=nonzero.get(name),
+            )
+            for name, path in files.items()
+        ]
     )
     ledger.note(rows=rows, latency=LatencySetup(compared.threads, compared.batch, compared.rounds))
     first = next(iter(scores.values()), None)

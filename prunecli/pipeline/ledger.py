@@ -14,6 +14,7 @@ from prunecli.errors import PrunecliError
 from prunecli.files import write_text
 from prunecli.report.as_json import to_json
 from prunecli.report.record import Report, Stage
+from prunecli.report.removed import StepRow
 
 
 class Ledger:
@@ -34,6 +35,18 @@ class Ledger:
     def remark(self, *texts: str) -> None:
         """Add notes."""
         self.note(notes=(*self.report.notes, *texts))
+
+    def step(self, row: StepRow) -> None:
+        """Add what a strategy removed."""
+        self.note(steps=(*self.report.steps, row))
+
+    def take_back(self, number: int, why: str) -> None:
+        """Mark what round `number` removed as taken back."""
+        rows = (
+            replace(row, taken_back=why) if row.round == number else row
+            for row in self.report.steps
+        )
+        self.note(steps=tuple(rows))
 
     def write(self) -> None:
         """Write the report as it is."""

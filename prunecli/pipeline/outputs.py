@@ -11,6 +11,7 @@ from pathlib import Path
 from prunecli.config import RunConfig
 from prunecli.errors import ConfigError
 from prunecli.files import check_writable, folders_for, workspace
+from prunecli.pipeline.saved import RUN_FILE
 
 SUFFIX = ".onnx"
 
@@ -22,18 +23,20 @@ class Outputs:
     Attributes:
         onnx: the network to ship.
         program: the same for PyTorch, trainable further.
-        plan: what was kept.
+        plan: what was kept, inside the run's folder.
+        run: all that is needed to explain the run later, or to take a part of it back.
         report: everything that is known, as JSON.
     """
 
     onnx: Path
     program: Path
     plan: Path
+    run: Path
     report: Path | None
 
     def named(self) -> dict[str, Path]:
         """Kind -> path, in the order in which they are reported."""
-        files = {"onnx": self.onnx, "pt2": self.program, "plan": self.plan}
+        files = {"onnx": self.onnx, "pt2": self.program, "plan": self.plan, "run": self.run}
         return files if self.report is None else {**files, "report": self.report}
 
 
@@ -51,7 +54,10 @@ def choose_outputs(config: RunConfig) -> Outputs:
             f"-o: an ONNX file is written, its name must end in {SUFFIX}, got {onnx}",
             f"-o {onnx.with_suffix(SUFFIX) if onnx.name else 'model' + SUFFIX}",
         )
-    found = Outputs(onnx, onnx.with_suffix(".pt2"), onnx.with_suffix(".plan.json"), config.report)
+    folder = onnx.with_suffix(".run")
+    found = Outputs(
+        onnx, onnx.with_suffix(".pt2"), folder / "plan.json", folder / RUN_FILE, config.report
+    )
     _check_distinct(config, found)
     return found
 

@@ -1,64 +1,39 @@
-"""Second part of a run: couple, score, select. Pure but for progress.
+"""What can go, and what went: the parts of the report that are about the network itself.
 
-Stage: pipeline. In: `Prepared`. Out: `Planned`.
+Stage: pipeline. In: an analysis, or the states of a run. Out: rows in the ledger.
 """
-
-from dataclasses import dataclass
 
 from torch import Tensor
 
-from prunecli.choices import Quantity
-from prunecli.config import RunConfig
+from prunecli.choices import UNIT_STRATEGIES, Quantity
 from prunecli.graph.capture import Captured
-from prunecli.graph.cost import CostModel, cost_model
-from prunecli.graph.coupling import Coupling, couple
-from prunecli.graph.walk import Flow, walk
-from prunecli.importance.criteria import score_units
+from prunecli.graph.coupling import Coupling, layer_of
+from prunecli.pipeline.job import Job
 from prunecli.pipeline.ledger import Ledger
-from prunecli.progress import Reporter
+from prunecli.pipeline.state import Analysis, State
+from prunecli.removal import Removal
 from prunecli.report import record
 from prunecli.report.advice import advice, source_line
-from prunecli.selection.budget import select
-from prunecli.selection.plan import Plan
+from prunecli.report.removed import FrozenRow, GroupRow
+from prunecli.selection.matching import check_patterns
 
 CLOSE_SHARE = 0.02
 """A result further below the target than this share of the original is pointed out."""
 
 
-@dataclass(frozen=True)
-class Planned:
-    """The analysis, and what stays."""
-
-    flow: Flow
-    coupling: Coupling
-    costs: CostModel
-    plan: Plan
-
-
-def plan(config: RunConfig, captured: Captured, ledger: Ledger, reporter: Reporter) -> Planned:
-    """Analyse the network and choose what stays.
+def check_flags(removal: Removal, captured: Captured, found: Analysis, ledger: Ledger) -> None:
+    """Note what is frozen, and refuse patterns that name no layer.
 
     Raises:
-        NothingToPruneError: every part is frozen.
-        TargetError: the target cannot be reached.
+        ConfigError: such a pattern.
     """
-    with ledger.stage("plan"), reporter.step("analysing and planning"):
-        flow = walk(captured)
-        coupling = couple(flow)
-        ledger.note(frozen=frozen_rows(captured, coupling))
-        costs = cost_model(captured.network, flow, coupling, captured.batch)
-        seed = config.train.seed
-        wanted, mix = config.removal.units, config.removal.criterion(config.removal.strategies[0])
-        assert wanted.target is not None
-        scores = score_units(captured.network, coupling, mix.parts[0][0], seed)
-        chosen = select(
-            coupling, costs, scores, wanted.target, mix.in_words(), seed, wanted.round_to
-        )
-        _note_plan(config, coupling, chosen, ledger)
-    return Planned(flow, coupling, costs, chosen)
+    if set(removal.strategies) & set(UNIT_STRATEGIES):
+        ledger.note(frozen=frozen_rows(captured, found.coupling))
+    layers = dict.fromkeys(layer_of(name) for name, _ in captured.network.named_parameters())
+    check_patterns(removal.choosing, tuple(layers))
 
 
-def frozen_rows(captured: Captured, coupling: Coupling) -> tuple[record.FrozenRow, ...]:
+def frozen_rows(captured: Captured, coupling: Coupling) -> tuple[FrozenRow, ...]:
     """What stays as it is, for the report; tables of indices were never to be pruned."""
     network = captured.network
     indices = {
@@ -68,7 +43,7 @@ def frozen_rows(captured: Captured, coupling: Coupling) -> tuple[record.FrozenRo
     }
     found = ((tuple(x for x in item.layers if x not in indices), item) for item in coupling.frozen)
     return tuple(
-        record.FrozenRow(
+        FrozenRow(
             layers,
             item.why.reason,
             item.why.operator or None,
@@ -81,39 +56,42 @@ def frozen_rows(captured: Captured, coupling: Coupling) -> tuple[record.FrozenRo
     )
 
 
-def _note_plan(config: RunConfig, coupling: Coupling, chosen: Plan, ledger: Ledger) -> None:
-    kept = sum(group.kept for group in chosen.groups)
+def note_outcome(job: Job, state: State) -> None:
+    """What the run comes to, in numbers and group by group."""
+    before, after = job.original, state.cost
     achieved = record.compute_achieved(
-        (round(chosen.before.macs), round(chosen.after.macs)),
-        (round(chosen.before.params), round(chosen.after.params)),
-        (coupling.count, kept),
+        (round(before.macs), round(after.macs)),
+        (round(before.params), round(after.params)),
+        state.units,
+        state.layers,
+        state.weights,
     )
-    ledger.note(
-        achieved=achieved,
-        groups=tuple(
-            record.GroupRow(
-                group.name,
-                group.kind,
-                group.layers,
-                group.kept,
-                group.total,
-                group.score_low,
-                group.score_high,
-            )
-            for group in chosen.groups
-        ),
-    )
-    target = config.removal.units.target
-    assert target is not None
-    share = {
-        Quantity.MACS: (achieved.macs_after, achieved.macs_before),
-        Quantity.PARAMS: (achieved.params_after, achieved.params_before),
-        Quantity.CHANNELS: (achieved.channels_after, achieved.channels_before),
+    job.ledger.note(achieved=achieved, groups=_overall(job.ledger))
+    target = job.config.removal.units.target
+    if target is None or not job.ledger.report.groups:
+        return
+    original, got = {
+        Quantity.MACS: (before.macs, after.macs),
+        Quantity.PARAMS: (before.params, after.params),
+        Quantity.CHANNELS: state.units or (1, 0),
     }[target.quantity]
-    got, original = share
     short = (target.limit(original) - got) / original
-    if short > CLOSE_SHARE:
-        ledger.warn(
+    if short > CLOSE_SHARE and not job.ledger.report.missed:
+        job.ledger.warn(
             f"the result is {100 * short:.1f}% of the original below the target: the network's "
             "groups are coarse, no choice of whole units comes closer"
         )
+
+
+def _overall(ledger: Ledger) -> tuple[GroupRow, ...]:
+    """Groups over all rounds: what the first found, and what the last left."""
+    found: dict[str, GroupRow] = {}
+    for step in ledger.report.steps:
+        if step.taken_back is None:
+            for row in step.groups:
+                first = found.get(row.id, row)
+                found[row.id] = GroupRow(
+                    *(row.id, row.kind, first.layers, row.kept, first.total),
+                    *(row.score_low, row.score_high, row.threshold, row.fates),
+                )
+    return tuple(found.values())

@@ -1,57 +1,34 @@
 """One `prunecli prune`, from checkpoint to table.
 
-Stage: pipeline. Reads as the data flows: prepare -> judge the original -> plan -> compact ->
-recover -> export -> verify -> measure -> report. Parses nothing, prints nothing.
+Stage: pipeline. Reads as the data flows: prepare -> judge the original -> remove and recover, in
+rounds -> export -> verify -> measure -> report. Parses nothing, prints nothing.
 """
 
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 
-from torch import Tensor, fx
+from torch import Tensor
 
+from prunecli.choices import PruneSchedule, Strategy
 from prunecli.config import RunConfig
-from prunecli.export.onnx_file import (
-    Exportable,
-    make_exportable,
-    write_onnx,
-    write_program,
-)
-from prunecli.export.verify import verify_outputs, verify_shrunk
+from prunecli.export.onnx_file import Exportable, write_program
 from prunecli.files import rename_together, writing
-from prunecli.graph.cost import Cost
-from prunecli.measure.score import Score
-from prunecli.pipeline.cutting import cut
-from prunecli.pipeline.judge import check_chance, measure, score
+from prunecli.pipeline.exporting import Exporter, Files
+from prunecli.pipeline.job import Job
+from prunecli.pipeline.judge import measure
 from prunecli.pipeline.ledger import Ledger
 from prunecli.pipeline.outputs import Outputs, choose_outputs, room_for
-from prunecli.pipeline.planning import Planned, plan
+from prunecli.pipeline.planning import check_flags, note_outcome
 from prunecli.pipeline.prepare import Prepared, prepare
+from prunecli.pipeline.rounds import predict, shrink
+from prunecli.pipeline.saved import Saved, plans_to_json, saved_to_json
+from prunecli.pipeline.state import State, analyse, whole
+from prunecli.pipeline.told import in_words
 from prunecli.progress import Reporter
-from prunecli.recovery import check_training, choose_device, finetune
+from prunecli.recovery import check_training, choose_device
 from prunecli.report import record
 from prunecli.report.record import Report, RowName
-
-BYTES_PER_WEIGHT = 4
-
-
-@dataclass
-class _Files:
-    """Exports of one run, in a folder that goes with it; renamed only when all is well.
-
-    Attributes:
-        final: what messages name.
-    """
-
-    folder: Path
-    final: Path
-    onnx: dict[RowName, Path] = field(default_factory=dict)
-    scores: dict[RowName, Score] = field(default_factory=dict)
-
-    def path(self, name: RowName) -> Path:
-        return self.folder / f"{name.value}.onnx"
 
 
 def prune(config: RunConfig, reporter: Reporter) -> Report:
@@ -67,40 +44,55 @@ def prune(config: RunConfig, reporter: Reporter) -> Report:
     choose_device(config.train.device)
     outputs = choose_outputs(config)
     if config.dry_run:
-        ledger = Ledger(_first_report(config), None)
-        plan(config, prepare(config, ledger, reporter).captured, ledger, reporter)
+        ledger = Ledger(first_report(config), None)
+        job, state = _begin(config, prepare(config, ledger, reporter), ledger, reporter)
+        note_outcome(job, predict(job, state))
         ledger.note(status="ok")
         return ledger.report
     with room_for(outputs) as folder:
-        ledger = Ledger(_first_report(config), config.report)
-        _run(config, outputs, _Files(folder, outputs.onnx), ledger, reporter)
-    ledger.note(status="ok")
+        ledger = Ledger(first_report(config), config.report)
+        prepared = prepare(config, ledger, reporter)
+        files = Files(folder, outputs.onnx)
+        exporter = Exporter(config, prepared, files, ledger, reporter)
+        job, state = _begin(config, prepared, ledger, reporter)
+        exporter.original(state.cost)
+        result = shrink(job, state, exporter.untrained)
+        finish(job, result, exporter, outputs)
     ledger.write()
     return ledger.report
 
 
-def _run(
-    config: RunConfig, outputs: Outputs, files: _Files, ledger: Ledger, reporter: Reporter
-) -> None:
-    prepared = prepare(config, ledger, reporter)
-    _export_original(config, prepared, files, ledger, reporter)
-    planned = plan(config, prepared.captured, ledger, reporter)
-    network = cut(config, prepared, planned, ledger, reporter)
-    exportable = _export(
-        config, prepared, planned, network, RowName.PRUNED, files, ledger, reporter
-    )
-    if prepared.data is not None and config.train.epochs > 0:
-        _recover(config, prepared, network, ledger, reporter)
-        exportable = _export(
-            config, prepared, planned, network, RowName.FINE_TUNED, files, ledger, reporter
-        )
-    _measure(config, prepared, planned, files, ledger, reporter)
-    _ship(outputs, planned, exportable, files, ledger)
+def finish(job: Job, state: State, exporter: Exporter, outputs: Outputs) -> None:
+    """Export, verify, measure and ship a result."""
+    note_outcome(job, state)
+    name = RowName.FINE_TUNED if state.trained else RowName.PRUNED
+    exportable = exporter.state(name, state)
+    _measure(job, exporter.files)
+    _ship(job, state, outputs, exportable, exporter.files)
 
 
-def _first_report(config: RunConfig) -> Report:
-    target, strategy = config.removal.units.target, config.removal.strategies[0]
-    assert target is not None
+def _begin(
+    config: RunConfig, prepared: Prepared, ledger: Ledger, reporter: Reporter
+) -> tuple[Job, State]:
+    """The original as a state; flags that name no layer of it are refused.
+
+    Raises:
+        NothingToPruneError: every part is frozen.
+    """
+    with ledger.stage("analyse"), reporter.step("analysing the network"):
+        found = analyse(prepared.captured)
+        cost = whole(found)
+        check_flags(config.removal, prepared.captured, found, ledger)
+    job = Job(config, prepared, ledger, reporter, cost)
+    return job, State(prepared.captured, cost, analysis=found)
+
+
+def first_report(config: RunConfig) -> Report:
+    """What is known before anything is done."""
+    removal, timing = config.removal, config.removal.timing
+    schedule = timing.schedule.value
+    if timing.schedule is PruneSchedule.ITERATIVE:
+        schedule += f", {timing.rounds} rounds"
     return Report(
         command=config.command,
         dry_run=config.dry_run,
@@ -110,133 +102,35 @@ def _first_report(config: RunConfig) -> Report:
             *(version(name) for name in ("torch", "onnx", "onnxruntime")),
         ),
         requested=record.Requested(
-            target.in_words(),
-            target.quantity,
-            target.text,
-            config.removal.criterion(strategy).parts[0][0],
-            strategy,
+            tuple(_asked(config, strategy) for strategy in removal.strategies),
+            schedule,
             config.train.seed,
         ),
     )
 
 
-def _export_original(
-    config: RunConfig, prepared: Prepared, files: _Files, ledger: Ledger, reporter: Reporter
-) -> None:
-    """The original as an ONNX file, and its score: before anything else, is the setup right?"""
-    captured = prepared.captured
-    path = files.path(RowName.ORIGINAL)
-    with ledger.stage("export original"), reporter.step("exporting the original"):
-        exportable = make_exportable(captured.network, captured)
-        with writing(files.final):
-            write_onnx(exportable, path, {})
-        verified = verify_outputs(
-            path, captured.network, exportable, config.atol, config.train.seed
-        )
-        if verified.unvaried:
-            ledger.remark(
-                f"axes {', '.join(verified.unvaried)} were checked in onnxruntime at one length "
-                "only: the network refuses a shorter one"
-            )
-        files.onnx[RowName.ORIGINAL] = path
-    if prepared.data is not None:
-        with ledger.stage("score original"):
-            found = score(path, prepared.data, reporter)
-            check_chance(found, ledger, reporter)
-            files.scores[RowName.ORIGINAL] = found
+def _asked(config: RunConfig, strategy: Strategy) -> record.Asked:
+    removal = config.removal
+    target = removal.units.target if strategy is removal.by_units else None
+    return record.Asked(
+        strategy,
+        removal.criterion(strategy).in_words(),
+        in_words(removal, strategy),
+        None if target is None else target.quantity,
+    )
 
 
-def _recover(
-    config: RunConfig,
-    prepared: Prepared,
-    network: fx.GraphModule,
-    ledger: Ledger,
-    reporter: Reporter,
-) -> None:
-    assert prepared.data is not None
-    with ledger.stage("fine-tune"):
-        result = finetune(network, prepared.data, config.train, reporter)
-        ledger.note(
-            training=tuple(
-                record.EpochRow(
-                    item.epoch, item.train_loss, item.score, item.lr, round(item.seconds, 3)
-                )
-                for item in result.curve
-            ),
-            best_epoch=result.best_epoch,
-        )
-        ledger.remark(*result.notes)
-
-
-def _export(
-    config: RunConfig,
-    prepared: Prepared,
-    planned: Planned,
-    network: fx.GraphModule,
-    name: RowName,
-    files: _Files,
-    ledger: Ledger,
-    reporter: Reporter,
-) -> Exportable:
-    captured, path = prepared.captured, files.path(name)
-    with ledger.stage(f"export {name.value}"), reporter.step(f"exporting the {name.value} network"):
-        exportable = make_exportable(network, captured)
-        with writing(files.final):
-            write_onnx(exportable, path, _metadata(config, prepared, planned))
-        verified = verify_outputs(path, network, exportable, config.atol, config.train.seed)
-        removed = planned.plan.before.params - planned.plan.after.params
-        before, after = verify_shrunk(files.onnx[RowName.ORIGINAL], path, removed)
-        files.onnx[name] = path
-        ledger.note(
-            checks=record.Checks(
-                ledger.report.checks.oracle_difference,
-                ledger.report.checks.oracle_tolerance,
-                verified.difference,
-                config.atol,
-                verified.batches,
-                before * BYTES_PER_WEIGHT,
-                after * BYTES_PER_WEIGHT,
-            )
-        )
-    if prepared.data is not None:
-        with ledger.stage(f"score {name.value}"):
-            files.scores[name] = score(path, prepared.data, reporter)
-    return exportable
-
-
-def _metadata(config: RunConfig, prepared: Prepared, planned: Planned) -> Mapping[str, str]:
-    """What made the file, for whoever finds it later."""
-    return {
-        "prunecli.version": version("prunecli"),
-        "prunecli.command": config.command,
-        "prunecli.checkpoint": config.model.checkpoint.name,
-        "prunecli.checkpoint_sha256": prepared.sha256,
-        "prunecli.plan": planned.plan.to_json(),
-        "prunecli.versions": ", ".join(
-            f"{name} {version(name)}" for name in ("torch", "onnx", "onnxruntime")
-        ),
-    }
-
-
-def _measure(
-    config: RunConfig,
-    prepared: Prepared,
-    planned: Planned,
-    files: _Files,
-    ledger: Ledger,
-    reporter: Reporter,
-) -> None:
-    costs: dict[RowName, Cost] = dict.fromkeys(files.onnx, planned.plan.after)
-    costs[RowName.ORIGINAL] = planned.plan.before
-    with ledger.stage("measure"):
+def _measure(job: Job, files: Files) -> None:
+    with job.ledger.stage("measure"):
         measure(
             files.onnx,
-            costs,
+            files.costs,
+            files.nonzero,
             files.scores,
-            _latency_inputs(prepared),
-            config.measure,
-            ledger,
-            reporter,
+            _latency_inputs(job.prepared),
+            job.config.measure,
+            job.ledger,
+            job.reporter,
         )
 
 
@@ -247,16 +141,29 @@ def _latency_inputs(prepared: Prepared) -> tuple[Tensor, ...]:
     return prepared.captured.inputs
 
 
-def _ship(
-    outputs: Outputs, planned: Planned, exportable: Exportable, files: _Files, ledger: Ledger
-) -> None:
+def _ship(job: Job, state: State, outputs: Outputs, exportable: Exportable, files: Files) -> None:
     """Everything was verified and measured: give the files their names, the ONNX file last."""
-    program, text = files.folder / "model.pt2", files.folder / "plan.json"
+    ledger = job.ledger
+    program, text, run = (files.folder / name for name in ("model.pt2", "plan.json", "run.json"))
     onnx = files.onnx[next(reversed(files.onnx))]
     with ledger.stage("write"):
         with writing(outputs.program):
             write_program(exportable, program)
+        named = {kind: str(path) for kind, path in outputs.named().items()}
+        report = replace(ledger.report, files=named, status="ok")
+        saved = Saved(
+            job.config, job.prepared.sha256, state.plans, report, state.trained, outputs.program
+        )
         with writing(outputs.plan):
-            text.write_text(planned.plan.to_json(), encoding="utf-8")
-        rename_together(((program, outputs.program), (text, outputs.plan), (onnx, outputs.onnx)))
-        ledger.note(files={kind: str(path) for kind, path in outputs.named().items()})
+            text.write_text(plans_to_json(state.plans), encoding="utf-8")
+            run.write_text(saved_to_json(saved), encoding="utf-8")
+        rename_together(
+            (
+                (program, outputs.program),
+                (text, outputs.plan),
+                (run, outputs.run),
+                (onnx, outputs.onnx),
+            )
+        )
+        ledger.note(files=named)
+    ledger.note(status="ok")

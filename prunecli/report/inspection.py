@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from prunecli.report import units
 from prunecli.report.advice import NO_RULE, advice
 from prunecli.report.lines import TOP, advice_lines, cause, merged_causes
-from prunecli.report.record import Checkpoint, FrozenRow
+from prunecli.report.record import Checkpoint
+from prunecli.report.removed import FrozenRow
 from prunecli.report.table import Cells
 
 WHAT_SHARES_MEAN = (

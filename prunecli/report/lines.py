@@ -4,9 +4,10 @@ Stage: report. In: a report. Out: lines of plain text, in a fixed order. Never c
 the report does not hold, and says nothing about what is not known.
 """
 
-from prunecli.choices import Quantity
+from prunecli.choices import Quantity, Strategy
 from prunecli.report import units
-from prunecli.report.record import FrozenRow, Report, Row, RowName, Spread
+from prunecli.report.record import Achieved, Report, Row, RowName, Spread
+from prunecli.report.removed import FrozenRow
 
 NO_DATA = "no --data: nothing was trained, accuracy is not shown"
 LEFT_OR_GONE = "targets say what is left, ratios say what goes"
@@ -20,6 +21,7 @@ def result_lines(report: Report) -> tuple[str, ...]:
     return (
         *_warnings(report),
         *_asked(report, "got"),
+        *_taken_back(report),
         *_speed(report),
         *_data(report),
         *_training(report),
@@ -49,32 +51,52 @@ def _asked(report: Report, verb: str) -> list[str]:
     asked, got = report.requested, report.achieved
     if asked is None:
         return []
-    lines = []
     if got is None:
-        lines.append(f"asked: {asked.words}")
+        lines = [f"asked: {part.words}" for part in asked.parts]
     else:
-        by_quantity = {
-            Quantity.MACS: ("MACs", _left(got.macs_share, got.macs_before, got.macs_after)),
-            Quantity.PARAMS: (
-                "parameters",
-                _left(got.params_share, got.params_before, got.params_after),
-            ),
-            Quantity.CHANNELS: (
-                "channels",
-                f"{units.percent(got.channels_removed_share)} removed "
-                f"({got.channels_before:,} -> {got.channels_after:,})",
-            ),
-        }
-        lines.append(f"asked: {asked.words}; {verb}: {by_quantity.pop(asked.quantity)[1]}")
-        lines += [f"{name}: {words}" for name, words in by_quantity.values()]
-    lines.append(
-        f"how: {asked.strategy} pruning by {asked.criterion}, seed {asked.seed}; {LEFT_OR_GONE}"
-    )
-    return lines
+        words = _words(got)
+        lines = [
+            f"asked: {part.words}; {verb}: {words.pop(part.quantity or part.strategy)[1]}"
+            for part in asked.parts
+        ]
+        lines += [f"{name}: {text}" for name, text in words.values()]
+    how = ", ".join(f"{part.strategy} pruning by {part.criterion}" for part in asked.parts)
+    return [*lines, f"how: {how}, {asked.schedule}, seed {asked.seed}; {LEFT_OR_GONE}"]
+
+
+def _words(got: Achieved) -> dict[Quantity | Strategy, tuple[str, str]]:
+    """Noun and outcome of everything that is known, by what a strategy's target counts."""
+    found: dict[Quantity | Strategy, tuple[str, str]] = {
+        Quantity.MACS: ("MACs", _left(got.macs_share, got.macs_before, got.macs_after)),
+        Quantity.PARAMS: (
+            "parameters",
+            _left(got.params_share, got.params_before, got.params_after),
+        ),
+    }
+    if got.channels_before is not None and got.channels_after is not None:
+        share = units.percent(got.channels_removed_share or 0.0)
+        words = f"{share} removed ({got.channels_before:,} -> {got.channels_after:,})"
+        found[Quantity.CHANNELS] = ("channels", words)
+    if got.layers_before is not None and got.layers_after is not None:
+        gone = got.layers_before - got.layers_after
+        found[Strategy.LAYER] = ("layers", f"{gone} of {got.layers_before} dropped")
+    if got.weights_before is not None and got.weights_after is not None:
+        share = units.percent(got.weights_removed_share or 0.0, 2)
+        words = f"{share} removed ({got.weights_before:,} -> {got.weights_after:,})"
+        found[Strategy.WEIGHT] = ("weights", words)
+    return found
 
 
 def _left(share: float, before: int, after: int) -> str:
     return f"{units.percent(share)} left ({units.count(before)} -> {units.count(after)})"
+
+
+def _taken_back(report: Report) -> list[str]:
+    gone: dict[tuple[int, str], None] = {}
+    for step in report.steps:
+        if step.taken_back is not None:
+            gone[step.round, step.taken_back] = None
+    return [f"taken back: round {number}: {why}" for number, why in gone]
 
 
 def _speed(report: Report) -> list[str]:
@@ -257,7 +279,8 @@ def _latency(report: Report) -> list[str]:
 
 
 def _warnings(report: Report) -> list[str]:
-    return [f"WARNING {warning}" for warning in report.warnings]
+    missed = [f"FAILED: {text}" for text in report.missed]
+    return [*missed, *(f"WARNING {warning}" for warning in report.warnings)]
 
 
 def _remarks(report: Report) -> list[str]:

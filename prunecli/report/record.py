@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
-from prunecli.choices import Criterion, Quantity, Strategy
+from prunecli.choices import Quantity, Strategy
+from prunecli.report.removed import FrozenRow, GroupRow, StepRow
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever a field of the JSON report goes, moves or changes its meaning."""
 
 Metric = Literal["accuracy", "mse"]
@@ -73,68 +74,60 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What the user asked of one strategy.
+
+    Attributes:
+        criterion: as it is written on the command line.
+        words: what was asked, as a sentence fragment: `keep at most 50% of the MACs`.
+        quantity: what a target of units counts; `None` for everything else.
+    """
+
+    strategy: Strategy
+    criterion: str
+    words: str
+    quantity: Quantity | None = None
+
+
+@dataclass(frozen=True)
 class Requested:
     """What the user asked for.
 
     Attributes:
-        words: the target as a sentence fragment: `keep at most 50% of the MACs`.
-        value: as the user wrote it: `50%`, `20M`, `0.3`.
+        parts: one for each strategy, in their order.
+        schedule: in words: `one-shot`, `iterative, 3 rounds`.
     """
 
-    words: str
-    quantity: Quantity
-    value: str
-    criterion: Criterion
-    strategy: Strategy
+    parts: tuple[Asked, ...]
+    schedule: str
     seed: int
 
 
 @dataclass(frozen=True)
 class Achieved:
-    """What the plan comes to. Shares of MACs and parameters say what is left; that of the
-    channels says what went. MACs count one example. Build it with `compute_achieved`."""
+    """What the plan comes to. Shares of MACs and parameters say what is left; the others say what
+    went. MACs count one example. Build it with `compute_achieved`.
+
+    Attributes:
+        channels_before: prunable channels (heads, units) over all groups, each counted once.
+        layers_before: residual blocks that could go.
+        weights_before: single weights that masks may remove.
+    """
 
     macs_before: int
     macs_after: int
     params_before: int
     params_after: int
-    channels_before: int
-    channels_after: int
     macs_share: float
     params_share: float
-    channels_removed_share: float
-
-
-@dataclass(frozen=True)
-class GroupRow:
-    """One group of coupled channels in the plan; scores are the group's own, low to high."""
-
-    id: str
-    kind: str
-    layers: tuple[str, ...]
-    kept: int
-    total: int
-    score_low: float | None = None
-    score_high: float | None = None
-
-
-@dataclass(frozen=True)
-class FrozenRow:
-    """Layers that were left as they are.
-
-    Attributes:
-        operator: what caused it, where one did.
-        place: the module that calls it.
-        source: file and line of that call.
-        advice: what could be done about it.
-    """
-
-    layers: tuple[str, ...]
-    reason: str
-    operator: str | None = None
-    place: str | None = None
-    source: str | None = None
-    advice: str | None = None
+    channels_before: int | None = None
+    channels_after: int | None = None
+    channels_removed_share: float | None = None
+    layers_before: int | None = None
+    layers_after: int | None = None
+    weights_before: int | None = None
+    weights_after: int | None = None
+    weights_removed_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -158,13 +151,19 @@ class Checks:
 
 @dataclass(frozen=True)
 class EpochRow:
-    """One epoch of fine-tuning; `score` is that of the part held out for choosing."""
+    """One epoch of training; `score` is that of the part held out for choosing.
+
+    Attributes:
+        epoch: from 1, through all phases.
+        phase: `fine-tuning`, `sparse training`, `round 2`, ...
+    """
 
     epoch: int
     train_loss: float
     score: float | None
     lr: float
     seconds: float
+    phase: str = "fine-tuning"
 
 
 @dataclass(frozen=True)
@@ -181,6 +180,7 @@ class Row:
     """One line of the table: the facts of one ONNX file.
 
     Attributes:
+        nonzero: weights in the file that are not zero, where masks were used.
         macs: for one example.
         latency_ms: quartiles over the calls.
         speedup: over the original; 10th to 90th percentile of the paired rounds.
@@ -199,6 +199,7 @@ class Row:
     score: float | None = None
     score_difference: float | None = None
     r2: float | None = None
+    nonzero: int | None = None
 
 
 @dataclass(frozen=True)
@@ -243,6 +244,8 @@ class Report:
         status: `running: export`, `ok` or `failed: ...`.
         files: what was written, kind -> path: `onnx`, `pt2`, `plan`, `report`.
         best_epoch: the epoch whose weights are in the file, from 1.
+        steps: what was removed, in order, and why.
+        missed: what the result falls short of; the files are written, but they are not good enough.
     """
 
     command: str
@@ -257,6 +260,8 @@ class Report:
     scoring: Scoring | None = None
     latency: LatencySetup | None = None
     groups: tuple[GroupRow, ...] = ()
+    steps: tuple[StepRow, ...] = ()
+    missed: tuple[str, ...] = ()
     frozen: tuple[FrozenRow, ...] = ()
     checks: Checks = field(default_factory=Checks)
     training: tuple[EpochRow, ...] = ()
@@ -267,27 +272,31 @@ class Report:
     stages: tuple[Stage, ...] = ()
 
 
-def compute_achieved(
-    macs: tuple[int, int], params: tuple[int, int], channels: tuple[int, int]
-) -> Achieved:
-    """The shares for (before, after) pairs.
+Pair = tuple[int, int]
 
-    Args:
-        channels: prunable channels (heads, units) over all groups, each counted once.
+
+def compute_achieved(
+    macs: Pair,
+    params: Pair,
+    channels: Pair | None = None,
+    layers: Pair | None = None,
+    weights: Pair | None = None,
+) -> Achieved:
+    """The shares for (before, after) pairs; see `Achieved`.
 
     Raises:
         ZeroDivisionError: something was 0 before; such a network has nothing to prune.
     """
     return Achieved(
-        macs_before=macs[0],
-        macs_after=macs[1],
-        params_before=params[0],
-        params_after=params[1],
-        channels_before=channels[0],
-        channels_after=channels[1],
-        macs_share=macs[1] / macs[0],
-        params_share=params[1] / params[0],
-        channels_removed_share=(channels[0] - channels[1]) / channels[0],
+        *macs,
+        *params,
+        macs[1] / macs[0],
+        params[1] / params[0],
+        *(channels or (None, None)),
+        None if channels is None else (channels[0] - channels[1]) / channels[0],
+        *(layers or (None, None)),
+        *(weights or (None, None)),
+        None if weights is None else (weights[0] - weights[1]) / weights[0],
     )
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from prunecli.report.explain import explain_lines
 from prunecli.report.inspection import Inspection, inspection_cells, inspection_lines
 from prunecli.report.lines import dry_run_lines, result_lines
 from prunecli.report.record import Report
@@ -34,28 +35,31 @@ class _Content:
     may_turn: bool
 
 
-def show(report: Report | Inspection, stream: TextIO) -> None:
+def show(report: Report | Inspection, stream: TextIO, *, explain: bool = False) -> None:
     """Print the report to `stream`: drawn when that is a terminal, plain otherwise.
 
     Plain text has no fixed width, whatever COLUMNS or a CI system's variables say.
+
+    Args:
+        explain: say why everything went that went, too.
     """
     if stream.isatty():
-        draw(report, Console(file=stream))
+        draw(report, Console(file=stream), explain=explain)
     else:
-        stream.write(to_text(report))
+        stream.write(to_text(report, explain=explain))
 
 
-def to_text(report: Report | Inspection) -> str:
+def to_text(report: Report | Inspection, *, explain: bool = False) -> str:
     """The whole report as aligned plain text, one line per fact."""
-    content = _content(report)
+    content = _content(report, explain)
     table = [*_plain_table(content.cells), ""] if content.cells is not None else []
     parts = [*table, *content.lines]
     return "\n".join(parts) + "\n"
 
 
-def draw(report: Report | Inspection, console: Console) -> None:
+def draw(report: Report | Inspection, console: Console, *, explain: bool = False) -> None:
     """The report on a terminal; a table that is too wide is turned on its side."""
-    content = _content(report)
+    content = _content(report, explain)
     if content.cells is not None:
         table = _rich_table(content.cells)
         if content.may_turn and _natural_width(table, console) > console.width:
@@ -67,12 +71,13 @@ def draw(report: Report | Inspection, console: Console) -> None:
         console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def _content(report: Report | Inspection) -> _Content:
+def _content(report: Report | Inspection, explain: bool) -> _Content:
     if isinstance(report, Inspection):
         return _Content(inspection_cells(report), inspection_lines(report), may_turn=False)
+    why = explain_lines(report.steps) if explain else ()
     if report.dry_run:
-        return _Content(plan(report), dry_run_lines(report), may_turn=False)
-    return _Content(results(report), result_lines(report), may_turn=True)
+        return _Content(plan(report), (*dry_run_lines(report), *why), may_turn=False)
+    return _Content(results(report), (*result_lines(report), *why), may_turn=True)
 
 
 def _plain_table(cells: Cells) -> list[str]:

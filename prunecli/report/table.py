@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from prunecli.report import units
-from prunecli.report.record import GroupRow, Metric, Report, Row, RowName, Spread
+from prunecli.report.record import Metric, Report, Row, RowName, Spread
+from prunecli.report.removed import GroupRow
 
 UNKNOWN = "-"
 
@@ -42,6 +43,7 @@ def results(report: Report) -> Cells | None:
         _Column("size on disk", lambda row: _optional(row.size_bytes, units.size)),
         _Column("compressed", lambda row: _optional(row.compressed_bytes, units.size)),
         _Column("parameters", lambda row: _optional(row.params, units.count)),
+        *_nonzero(report),
         _Column("MACs", lambda row: _optional(row.macs, units.count)),
         _Column("latency p50 (25-75%)", lambda row: _latency(row.latency_ms)),
         _Column("speed-up (10-90%)", _speedup),
@@ -56,6 +58,13 @@ def results(report: Report) -> Cells | None:
             for row in report.rows
         ),
     )
+
+
+def _nonzero(report: Report) -> list[_Column]:
+    """Only where masks were used: elsewhere it says the same as the parameters."""
+    if all(row.nonzero is None for row in report.rows):
+        return []
+    return [_Column("non-zero", lambda row: _optional(row.nonzero, units.count))]
 
 
 def plan(report: Report) -> Cells | None:

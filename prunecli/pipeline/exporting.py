@@ -1,0 +1,172 @@
+"""ONNX files of a run's networks: written, verified, scored.
+
+Stage: pipeline. In: a network. Out: files in a folder that goes with the run. Never gives a file
+its final name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from torch import fx
+
+from prunecli.choices import Storage
+from prunecli.config import RunConfig
+from prunecli.export.onnx_file import (
+    Exportable,
+    make_exportable,
+    nonzero_weights,
+    write_onnx,
+)
+from prunecli.export.verify import verify_outputs, verify_shrunk
+from prunecli.files import writing
+from prunecli.graph.cost import Cost
+from prunecli.measure.score import Score
+from prunecli.pipeline.judge import check_chance, score
+from prunecli.pipeline.ledger import Ledger
+from prunecli.pipeline.prepare import Prepared
+from prunecli.pipeline.saved import plans_to_json
+from prunecli.pipeline.state import State
+from prunecli.progress import Reporter
+from prunecli.report import record
+from prunecli.report.record import RowName
+
+BYTES_PER_WEIGHT = 4
+
+
+@dataclass
+class Files:
+    """Exports of one run, renamed only when all is well.
+
+    Attributes:
+        final: what messages name.
+    """
+
+    folder: Path
+    final: Path
+    onnx: dict[RowName, Path] = field(default_factory=dict)
+    scores: dict[RowName, Score] = field(default_factory=dict)
+    costs: dict[RowName, Cost] = field(default_factory=dict)
+    nonzero: dict[RowName, int] = field(default_factory=dict)
+
+    def path(self, name: RowName) -> Path:
+        """Where this network goes."""
+        return self.folder / f"{name.value}.onnx"
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """Writes the networks of one run."""
+
+    config: RunConfig
+    prepared: Prepared
+    files: Files
+    ledger: Ledger
+    reporter: Reporter
+
+    def original(self, cost: Cost) -> None:
+        """The original as an ONNX file, and its score: before anything else, is the setup right?
+
+        Raises:
+            VerificationError: onnxruntime computes something else.
+        """
+        captured = self.prepared.captured
+        name, ledger = RowName.ORIGINAL, self.ledger
+        with ledger.stage("export original"), self.reporter.step("exporting the original"):
+            exportable = self._written(name, captured.network, {}, Storage.DENSE)
+            verified = verify_outputs(
+                self.files.path(name),
+                captured.network,
+                exportable,
+                self.config.atol,
+                self.config.train.seed,
+            )
+            if verified.unvaried:
+                ledger.remark(
+                    f"axes {', '.join(verified.unvaried)} were checked in onnxruntime at one "
+                    "length only: the network refuses a shorter one"
+                )
+            self.files.onnx[name] = self.files.path(name)
+            self.files.costs[name] = cost
+        if self.prepared.data is not None:
+            with ledger.stage("score original"):
+                found = score(self.files.path(name), self.prepared.data, self.reporter)
+                check_chance(found, ledger, self.reporter)
+                self.files.scores[name] = found
+
+    def untrained(self, state: State) -> None:
+        """The pruned network before any training, as a row of its own."""
+        self.state(RowName.PRUNED, state)
+
+    def state(self, name: RowName, state: State) -> Exportable:
+        """A pruned network.
+
+        Raises:
+            VerificationError: onnxruntime computes something else, or nothing shrank.
+        """
+        path, ledger = self.files.path(name), self.ledger
+        step = f"exporting the {name.value} network"
+        with ledger.stage(f"export {name.value}"), self.reporter.step(step):
+            exportable = self._written(
+                name, state.network, self._metadata(state), self.config.storage
+            )
+            seed = self.config.train.seed
+            verified = verify_outputs(path, state.network, exportable, self.config.atol, seed)
+            self._note_checks(name, state, path)
+            checks = ledger.report.checks
+            ledger.note(
+                checks=record.Checks(
+                    checks.oracle_difference,
+                    checks.oracle_tolerance,
+                    verified.difference,
+                    self.config.atol,
+                    verified.batches,
+                    checks.initializer_bytes_before,
+                    checks.initializer_bytes_after,
+                )
+            )
+            self.files.onnx[name], self.files.costs[name] = path, state.cost
+            if state.weights is not None:
+                self.files.nonzero[name] = nonzero_weights(path)[0]
+        if self.prepared.data is not None:
+            with ledger.stage(f"score {name.value}"):
+                self.files.scores[name] = score(path, self.prepared.data, self.reporter)
+        return exportable
+
+    def _written(
+        self, name: RowName, network: fx.GraphModule, metadata: Mapping[str, str], storage: Storage
+    ) -> Exportable:
+        exportable = make_exportable(network, self.prepared.captured)
+        with writing(self.files.final):
+            write_onnx(exportable, self.files.path(name), metadata, storage)
+        return exportable
+
+    def _note_checks(self, name: RowName, state: State, path: Path) -> None:
+        """Where something went for good, the file's weights must have shrunk."""
+        original = self.files.costs[RowName.ORIGINAL].params
+        removed = original - state.cost.params
+        if removed <= 0:
+            return
+        before, after = verify_shrunk(self.files.onnx[RowName.ORIGINAL], path, removed)
+        self.ledger.note(
+            checks=record.Checks(
+                self.ledger.report.checks.oracle_difference,
+                self.ledger.report.checks.oracle_tolerance,
+                initializer_bytes_before=before * BYTES_PER_WEIGHT,
+                initializer_bytes_after=after * BYTES_PER_WEIGHT,
+            )
+        )
+
+    def _metadata(self, state: State) -> Mapping[str, str]:
+        """What made the file, for whoever finds it later."""
+        return {
+            "prunecli.version": version("prunecli"),
+            "prunecli.command": self.config.command,
+            "prunecli.checkpoint": self.config.model.checkpoint.name,
+            "prunecli.checkpoint_sha256": self.prepared.sha256,
+            "prunecli.plan": plans_to_json(state.plans),
+            "prunecli.versions": ", ".join(
+                f"{name} {version(name)}" for name in ("torch", "onnx", "onnxruntime")
+            ),
+        }

@@ -1,0 +1,154 @@
+"""Removing while the network trains: single weights by masks that grow, whole units softly.
+
+Stage: pipeline. In: a state. Out: the next one. A unit goes softly when everything that belongs
+to it is masked; at the end of the ramp such units are cut out, and training goes on without them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prunecli.choices import Strategy
+from prunecli.graph.cost import Keep
+from prunecli.graph.coupling import STAYS, Coupling, Slot
+from prunecli.graph.maskable import Maskable
+from prunecli.graph.nodes import attribute
+from prunecli.pipeline.cutting import apply_plan, choose_units, wanted_units
+from prunecli.pipeline.job import Job, Pace
+from prunecli.pipeline.masking import choose_weights, recount, weights_of
+from prunecli.pipeline.state import Analysis, State, analysed, owned
+from prunecli.pipeline.told import units_step, weights_step
+from prunecli.pipeline.training import train
+from prunecli.recovery.densify import DenseAtEnd
+from prunecli.recovery.gradual import Gradual
+from prunecli.selection.maskplan import MaskPlan
+from prunecli.selection.plan import Plan, kept_units
+
+Masks = Mapping[str, Tensor]
+
+
+@dataclass
+class _Chooser:
+    """Chooses masks for a rising share of what is asked for, and keeps the last plans.
+
+    Attributes:
+        own: weights that may be masked one by one; empty without that strategy.
+        gone: units that have gone softly.
+    """
+
+    job: Job
+    state: State
+    found: Analysis
+    own: tuple[Maskable, ...]
+    gone: Keep
+    pace: Pace
+    plan: Plan | None = None
+    masks: MaskPlan | None = None
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def __call__(self, share: float, current: Masks) -> Masks:
+        """Masks of everything that is gone at `share` of what goes in all."""
+        share *= self.pace.share
+        units = self._units(share) if self.job.config.removal.by_units is not None else {}
+        if not self.own:
+            return units
+        # Weights that went with a unit are not counted as chosen one by one.
+        so_far = {name: current[name] for name in current if name in self._names}
+        self.masks = choose_weights(self.job, self.state, self.own, share, so_far)
+        return _both(self.masks.masks, units)
+
+    @property
+    def _names(self) -> frozenset[str]:
+        return frozenset(item.name for item in self.own)
+
+    def _units(self, share: float) -> dict[str, Tensor]:
+        job, coupling = self.job, self.found.coupling
+        wanted = wanted_units(job, self.state, self.found, share)
+        if wanted is None or share <= 0.0:
+            return {}
+        rules = job.config.removal.choosing.rules
+        choosing = replace(
+            job.config.removal.choosing,
+            rules=tuple(replace(rule, share=rule.share * share) for rule in rules),
+        )
+        self.plan = choose_units(job, self.state, self.found, wanted, choosing, ~self.gone)
+        keep = kept_units(self.plan, coupling)
+        self.gone = ~keep
+        return unit_masks(self.state, coupling, keep)
+
+
+def prune_gradually(job: Job, state: State, pace: Pace) -> State:
+    """Train for all epochs; on the way the removed share rises along the curve to that of `pace`,
+    before which nothing was removed."""
+    timing, epochs = job.config.removal.timing, job.config.train.epochs
+    by_units = job.config.removal.by_units is not None
+    state, found = analysed(state)
+    state = owned(state)
+    by_weights = Strategy.WEIGHT in job.config.removal.strategies
+    own = weights_of(job, state, found) if by_weights else ()
+    everything = np.zeros(found.coupling.count, dtype=np.bool_)
+    chooser = _Chooser(job, state, found, own, everything, pace)
+    if not by_units:
+        return _weights_only(job, state, chooser, epochs)
+    ramp = replace(timing, begin=timing.begin / timing.end, end=1.0, dense_epochs=0.0)
+    companion = Gradual(ramp, chooser)
+    state = train(job, state, epochs * timing.end, companion=companion, phase="gradual pruning")
+    assert chooser.plan is not None
+    job.ledger.step(units_step(job.config.removal, chooser.plan, pace.number))
+    masks = {} if chooser.masks is None else dict(chooser.masks.masks)
+    if by_weights:
+        state = recount(job, replace(state, masks=masks), masks)
+        _tell(job, chooser)
+    state = apply_plan(job, replace(state, masks=masks), found, chooser.plan)
+    return train(job, state, epochs * (1.0 - timing.end), offset=1)
+
+
+def _weights_only(job: Job, state: State, chooser: _Chooser, epochs: float) -> State:
+    timing = job.config.removal.timing
+    gradual = Gradual(timing, chooser)
+    dense = timing.dense_epochs / epochs
+    companion = DenseAtEnd(gradual, dense) if dense else gradual
+    state = train(job, state, epochs, companion=companion, phase="gradual pruning")
+    _tell(job, chooser)
+    return recount(job, state, companion.masks)
+
+
+def _tell(job: Job, chooser: _Chooser) -> None:
+    if chooser.masks is not None:
+        job.ledger.step(weights_step(job.config.removal, chooser.masks, chooser.pace.number))
+
+
+def unit_masks(state: State, coupling: Coupling, keep: Keep) -> dict[str, Tensor]:
+    """Masks of everything that belongs to units that do not stay, by parameter."""
+    found: dict[str, Tensor] = {}
+    for slot in coupling.slots:
+        stays = keep[slot.units] | (slot.units == STAYS)
+        if stays.all():
+            continue
+        tensor = attribute(state.network, slot.tensor)
+        if not isinstance(tensor, nn.Parameter):
+            continue
+        mask = _on_axis(tensor, slot, torch.from_numpy(stays))
+        found[slot.tensor] = found[slot.tensor] & mask if slot.tensor in found else mask
+    return found
+
+
+def _on_axis(tensor: Tensor, slot: Slot, stays: Tensor) -> Tensor:
+    """`stays` (one entry for each index, or block and index) in the tensor's shape."""
+    shape = [1] * tensor.dim()
+    if slot.blocks == 1:
+        shape[slot.axis] = -1
+        return stays.reshape(shape).expand(tensor.shape).clone()
+    rows = stays.reshape(slot.blocks, -1).repeat_interleave(tensor.shape[0] // slot.blocks, 0)
+    shape[0], shape[slot.axis] = rows.shape
+    return rows.reshape(shape).expand(tensor.shape).clone()
+
+
+def _both(one: Masks, two: Masks) -> dict[str, Tensor]:
+    found = dict(one)
+    for name, mask in two.items():
+        found[name] = found[name] & mask if name in found else mask
+    return found

@@ -1,0 +1,90 @@
+"""What every stage of a run works with.
+
+Stage: pipeline. Plain records, and the examples that stages draw from the training data.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from prunecli.config import RunConfig
+from prunecli.data import DataSet
+from prunecli.graph.capture import Captured
+from prunecli.graph.cost import Cost
+from prunecli.importance.calibration import Calibration
+from prunecli.pipeline.ledger import Ledger
+from prunecli.pipeline.prepare import Prepared
+from prunecli.progress import Reporter
+from prunecli.recovery import affordable
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How far a step goes.
+
+    Attributes:
+        number: of the round, from 1.
+        done, share: of everything asked for, what is gone before and after this step.
+    """
+
+    number: int = 1
+    done: float = 0.0
+    share: float = 1.0
+
+    def of_rest(self, share: float) -> float:
+        """Of what is left, the part that goes now, where `share` of all is to go in the end."""
+        return share * (self.share - self.done) / (1.0 - share * self.done)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Attributes:
+        original: cost of the network as it came.
+    """
+
+    config: RunConfig
+    prepared: Prepared
+    ledger: Ledger
+    reporter: Reporter
+    original: Cost
+
+    @property
+    def seed(self) -> int:
+        """For everything that is drawn."""
+        return self.config.train.seed
+
+    @property
+    def trains(self) -> bool:
+        """Whether the network is fine-tuned."""
+        return self.prepared.data is not None and self.config.train.epochs > 0
+
+    def calibration(self, captured: Captured) -> Calibration | None:
+        """Training examples for criteria that look at data; `None` without data.
+
+        Whole batches where the graph fixes its batch.
+        """
+        data = self.prepared.data
+        if data is None:
+            return None
+        number = self.config.removal.calibration_samples
+        if not captured.dynamic_batch:
+            number = max(number // captured.batch, 1) * captured.batch
+        places = _drawn(data, number, self.seed + 1)
+        inputs = data.preprocess(data.train.inputs[places])
+        return Calibration(inputs, data.train.targets[places], data.task)
+
+    def unlabelled(self, captured: Captured, number: int) -> Tensor | None:
+        """Prepared inputs of at most `number` training examples, as many as memory allows."""
+        data = self.prepared.data
+        if data is None:
+            return None
+        number = affordable(captured, number) if captured.dynamic_batch else captured.batch
+        return data.preprocess(data.train.inputs[_drawn(data, number, self.seed)])
+
+
+def _drawn(data: DataSet, number: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(len(data.train), generator=generator)[:number]

@@ -1,0 +1,112 @@
+"""Removing single weights: score, choose masks, hold them, and compact what they emptied.
+
+Stage: pipeline. In: a state. Out: the next one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor
+
+from prunecli.choices import Strategy
+from prunecli.graph.maskable import Maskable, maskables
+from prunecli.graph.nodes import attribute
+from prunecli.importance.weights import score_weights
+from prunecli.pipeline.job import Job, Pace
+from prunecli.pipeline.state import Analysis, State, analysed, owned
+from prunecli.pipeline.told import weights_step
+from prunecli.selection.maskplan import MaskPlan
+from prunecli.selection.masks import choose_masks
+from prunecli.surgery.emptied import compact_masked
+from prunecli.surgery.masks import apply_masks
+
+
+def mask_weights(job: Job, state: State, pace: Pace) -> State:
+    """Mask the weights that are to be gone at `pace`.
+
+    Raises:
+        ConfigError, TargetError: see `choose_masks`.
+    """
+    with job.ledger.stage("mask"), job.reporter.step("choosing weights"):
+        state, found = analysed(state)
+        own = weights_of(job, state, found)
+        chosen = choose_weights(job, state, own, pace.share, state.masks)
+        job.ledger.step(weights_step(job.config.removal, chosen, pace.number))
+        masked = replace(owned(state), masks=chosen.masks, weights=_count(own, chosen.masks))
+        apply_masks(masked.network, chosen.masks)
+    return masked
+
+
+def weights_of(job: Job, state: State, found: Analysis) -> tuple[Maskable, ...]:
+    """What may be masked."""
+    return maskables(state.captured, found.flow, biases=job.config.removal.weights.biases)
+
+
+def choose_weights(
+    job: Job,
+    state: State,
+    own: tuple[Maskable, ...],
+    progress: float,
+    current: Mapping[str, Tensor],
+) -> MaskPlan:
+    """Score and choose: masks under which `progress` of everything asked for is gone."""
+    removal = job.config.removal
+    mix = removal.criterion(Strategy.WEIGHT)
+    scores = score_weights(
+        state.captured,
+        own,
+        mix,
+        job.calibration(state.captured) if mix.needs_data(Strategy.WEIGHT) else None,
+        job.seed,
+        job.reporter,
+    )
+    deviations = {
+        item.name: float(attribute(state.network, item.name).detach().float().std()) for item in own
+    }
+    return choose_masks(
+        scores,
+        own,
+        removal.weights,
+        removal.choosing,
+        current,
+        deviations=deviations,
+        progress=progress,
+    )
+
+
+def _count(own: tuple[Maskable, ...], masks: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Maskable weights, and those that stay."""
+    total = sum(item.size for item in own)
+    gone = sum(int((~masks[item.name]).sum()) for item in own if item.name in masks)
+    return total, total - gone
+
+
+def recount(job: Job, state: State, masks: Mapping[str, Tensor]) -> State:
+    """The state with these masks, which hold already."""
+    state, found = analysed(state)
+    return replace(state, masks=masks, weights=_count(weights_of(job, state, found), masks))
+
+
+def compact_emptied(job: Job, state: State) -> State:
+    """Remove the units that masks have emptied; exactly, as `compact_masked` checks."""
+    if not state.masks:
+        return state
+    with job.ledger.stage("compact emptied"), job.reporter.step("removing emptied channels"):
+        state, found = analysed(state)
+        done = compact_masked(state.captured, found.flow, found.coupling, state.masks)
+        if done.removed:
+            job.ledger.remark(
+                f"{done.removed} channels that the masks had emptied were removed; what the "
+                "network computes stays the same"
+            )
+        if done.alive:
+            job.ledger.remark(
+                f"{done.alive} emptied channels stay, because a bias or a norm lets them pass on "
+                "a constant"
+            )
+        if not done.removed:
+            return state
+        captured = replace(state.captured, network=done.network)
+        return analysed(
+            replace(state, captured=captured, masks=done.masks, stale=True, analysis=None)
+        )[0]

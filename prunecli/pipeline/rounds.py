@@ -1,0 +1,179 @@
+"""The loop: remove, recover, judge, go on or take back.
+
+Stage: pipeline. In: the original as a state. Out: the state to ship. What a round removed is
+taken back by going on from the state before it, which nothing has changed since.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from prunecli.choices import PruneSchedule, Recovery, Strategy
+from prunecli.data import Task
+from prunecli.errors import ConfigError, VerificationError
+from prunecli.pipeline.cutting import cut_units
+from prunecli.pipeline.dropping import drop_layers
+from prunecli.pipeline.gradually import prune_gradually
+from prunecli.pipeline.job import Job, Pace
+from prunecli.pipeline.masking import compact_emptied, mask_weights
+from prunecli.pipeline.state import State, analyse, owned
+from prunecli.pipeline.training import train
+from prunecli.recovery import score
+from prunecli.recovery.densify import DenseAtEnd
+from prunecli.recovery.masking import KeepMasks
+from prunecli.recovery.penalties import Penalised, SparseTraining
+
+Apply = Callable[[Job, State, Pace], State]
+
+APPLY: Mapping[Strategy, Apply] = {
+    Strategy.STRUCTURED: cut_units,
+    Strategy.NEURON: cut_units,
+    Strategy.LAYER: drop_layers,
+    Strategy.WEIGHT: mask_weights,
+}
+
+SMALLEST_STEP = 1 / 16
+"""A step that was halved below this share of everything asked for is not tried."""
+
+NEXT_TO_NOTHING = 1e-9
+
+
+def shrink(job: Job, state: State, untrained: Callable[[State], None]) -> State:
+    """Remove what is asked for, and train.
+
+    Args:
+        untrained: called with what is there before any fine-tuning, where there is such a thing.
+
+    Raises:
+        VerificationError: not even a small step keeps the accuracy that was asked for.
+    """
+    timing = job.config.removal.timing
+    if timing.sparse_epochs:
+        state = _train_sparsely(job, state)
+    budget = _budget(job, state)
+    state, done = _rounds(job, state, budget, untrained)
+    if done <= 0.0:
+        raise VerificationError(
+            f"--max-drop: every step lost more than {_points(timing.largest_drop)}",
+            "allow more, train longer (--epochs), or ask for less",
+        )
+    if done < 1.0 - NEXT_TO_NOTHING:
+        job.ledger.note(
+            missed=(
+                f"--max-drop {_points(timing.largest_drop)} was reached at {done:.0%} of what "
+                "was asked for; the files hold that result",
+            )
+        )
+    return compact_emptied(job, state)
+
+
+def predict(job: Job, state: State) -> State:
+    """What would be removed, all at once and without recovering anything."""
+    without = replace(job, config=replace(job.config, recover=Recovery.NONE))
+    for strategy in job.config.removal.strategies:
+        state = APPLY[strategy](without, state, Pace())
+    if job.config.removal.timing.schedule is not PruneSchedule.ONE_SHOT:
+        job.ledger.remark(
+            "predicted as if all went at once; what goes in rounds or while the network trains "
+            "depends on the training"
+        )
+    return state
+
+
+def _rounds(
+    job: Job, state: State, budget: float | None, untrained: Callable[[State], None]
+) -> tuple[State, float]:
+    """The last state that was good enough, and how much of everything asked for is gone in it."""
+    timing = job.config.removal.timing
+    step, done, number = 1.0 / timing.rounds, 0.0, 1
+    while done < 1.0 - NEXT_TO_NOTHING and step > SMALLEST_STEP / timing.rounds:
+        pace = Pace(number, done, min(1.0, done + step))
+        if timing.rounds > 1 or number > 1:
+            job.reporter.say(f"round {number}: to {pace.share:.0%} of what is asked for")
+        candidate = _round(job, state, pace, untrained)
+        why = None if budget is None else _too_bad(job, candidate, budget)
+        if why is None:
+            state, done = candidate, pace.share
+        else:
+            job.ledger.take_back(number, why)
+            step /= 2
+            job.reporter.say(f"round {number} is taken back: {why}; half of the step is tried")
+        number += 1
+    return state, done
+
+
+def _round(job: Job, state: State, pace: Pace, untrained: Callable[[State], None]) -> State:
+    """Remove and train once."""
+    timing, epochs = job.config.removal.timing, job.config.train.epochs
+    if timing.schedule is PruneSchedule.GRADUAL:
+        return prune_gradually(job, state, pace)
+    for strategy in job.config.removal.strategies:
+        state = APPLY[strategy](job, state, pace)
+    if timing.schedule is PruneSchedule.ONE_SHOT and pace.number == 1 and job.trains:
+        untrained(state)
+    phase = "fine-tuning" if timing.rounds == 1 else f"round {pace.number}"
+    last = pace.share >= 1.0 - NEXT_TO_NOTHING
+    # Where a round removed nothing, the network is still that of the round before.
+    state = owned(state)
+    if last and timing.dense_epochs and state.masks:
+        own = epochs / timing.rounds
+        dense = DenseAtEnd(KeepMasks(state.masks), timing.dense_epochs / own)
+        state = train(job, state, own, companion=dense, phase=phase, offset=pace.number - 1)
+        return lifted(state)
+    return train(job, state, epochs / timing.rounds, phase=phase, offset=pace.number - 1)
+
+
+def lifted(state: State) -> State:
+    """The state without masks: everything that they held has returned."""
+    weights = None if state.weights is None else (state.weights[0], state.weights[0])
+    return replace(state, masks={}, weights=weights)
+
+
+def _train_sparsely(job: Job, state: State) -> State:
+    timing = job.config.removal.timing
+    found = state.analysis or analyse(state.captured)
+    penalty = SparseTraining(timing.penalty, timing.penalty_strength, Penalised(found.coupling))
+    return train(
+        job,
+        owned(state),
+        timing.sparse_epochs,
+        companion=penalty,
+        phase="sparse training",
+        offset=1000,
+    )
+
+
+def _budget(job: Job, state: State) -> float | None:
+    """The least validation accuracy that is good enough.
+
+    Raises:
+        ConfigError: there is no accuracy to be judged.
+    """
+    drop, data = job.config.removal.timing.largest_drop, job.prepared.data
+    if drop is None or data is None:
+        return None
+    if data.task is not Task.CLASSIFICATION:
+        raise ConfigError(
+            "--max-drop: counts points of accuracy, got data for regression",
+            "leave it out, and compare the errors in the table",
+        )
+    return _validation(job, state) - drop
+
+
+def _too_bad(job: Job, state: State, budget: float) -> str | None:
+    """Why the state is not good enough, if it is not."""
+    found = _validation(job, state)
+    if found >= budget:
+        return None
+    return f"validation accuracy {found:.2%}, at least {budget:.2%} is needed"
+
+
+def _validation(job: Job, state: State) -> float:
+    data = job.prepared.data
+    assert data is not None
+    train_config = job.config.train
+    with job.reporter.step("judging on the validation split"):
+        return score(state.network, data.validation, data, train_config.batch_size)
+
+
+def _points(drop: float | None) -> str:
+    return f"{100 * (drop or 0.0):g}pp"

@@ -1,0 +1,124 @@
+"""What a run leaves for later: its configuration, its plans and its report, as one JSON file.
+
+Stage: pipeline. In: a finished run, or the folder that one left. Out: text, or `Saved`. Never
+touches a network.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunecli.config import RunConfig
+from prunecli.errors import ConfigError
+from prunecli.records import from_plain, to_plain
+from prunecli.report.record import Report
+from prunecli.selection.layers import LayerPlan, layer_plan_from_json
+from prunecli.selection.plan import Plan, plan_from_json
+
+SAVED_VERSION = 1
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A finished run.
+
+    Attributes:
+        sha256: of the checkpoint that was pruned.
+        plans: what was removed, in order.
+        trained: whether weights were trained on the way.
+        program: the resulting `.pt2`.
+    """
+
+    config: RunConfig
+    sha256: str
+    plans: tuple[LayerPlan | Plan, ...]
+    report: Report
+    trained: bool
+    program: Path
+
+
+def plans_to_json(plans: Sequence[LayerPlan | Plan]) -> str:
+    """Plans as text, the same for the same plans byte for byte."""
+    steps = [{"removes": _kind(plan), "plan": json.loads(plan.to_json())} for plan in plans]
+    return json.dumps({"version": SAVED_VERSION, "steps": steps}, indent=1, sort_keys=True) + "\n"
+
+
+def plans_from_json(text: str) -> tuple[LayerPlan | Plan, ...]:
+    """Read plans back.
+
+    Raises:
+        ConfigError: not plans, or those of another version.
+    """
+    try:
+        document = json.loads(text)
+        _check_version(document)
+        steps = [(step["removes"], json.dumps(step["plan"])) for step in document["steps"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"plan: cannot be read: {error}", "give a plan.json file") from error
+    return tuple(
+        plan_from_json(plan) if removes == "units" else layer_plan_from_json(plan)
+        for removes, plan in steps
+    )
+
+
+def _kind(plan: LayerPlan | Plan) -> str:
+    return "units" if isinstance(plan, Plan) else "layers"
+
+
+def _check_version(document: Any) -> None:
+    version = document["version"]
+    if version != SAVED_VERSION:
+        raise ConfigError(
+            f"run: version {SAVED_VERSION} is needed, got {version}",
+            "prune again with this version of prunecli",
+        )
+
+
+def saved_to_json(saved: Saved) -> str:
+    """A finished run as text."""
+    document = {
+        "version": SAVED_VERSION,
+        "config": to_plain(saved.config),
+        "sha256": saved.sha256,
+        "plans": json.loads(plans_to_json(saved.plans)),
+        "report": to_plain(saved.report),
+        "trained": saved.trained,
+        "program": str(saved.program.resolve()),
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def is_run(path: Path) -> bool:
+    """Whether a path is what a run left."""
+    return (path / RUN_FILE).is_file()
+
+
+def read_saved(path: Path) -> Saved:
+    """The run that left this folder.
+
+    Raises:
+        ConfigError: no run did, or one of another version.
+    """
+    if not is_run(path):
+        raise ConfigError(
+            f"run {path}: the folder that a finished run left is needed, got none with {RUN_FILE}",
+            "give the folder beside the ONNX file: model.run for model.onnx",
+        )
+    try:
+        document = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
+        _check_version(document)
+        return Saved(
+            from_plain(RunConfig, document["config"]),
+            document["sha256"],
+            plans_from_json(json.dumps(document["plans"])),
+            from_plain(Report, document["report"]),
+            document["trained"],
+            Path(document["program"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"run {path}: cannot be read: {error}", "prune again to make a new one"
+        ) from error

@@ -1,0 +1,63 @@
+"""Training a state, and what the report says about it.
+
+Stage: pipeline. In: a state with a network of its own. Out: the state with trained weights.
+"""
+
+from dataclasses import replace
+
+from prunecli.pipeline.job import Job
+from prunecli.pipeline.state import State
+from prunecli.recovery import finetune
+from prunecli.recovery.companion import Companion
+from prunecli.recovery.masking import KeepMasks
+from prunecli.report import record
+
+
+def train(
+    job: Job,
+    state: State,
+    epochs: float,
+    *,
+    companion: Companion | None = None,
+    phase: str = "fine-tuning",
+    offset: int = 0,
+) -> State:
+    """Train the network of `state` in place; masks hold unless another companion is given.
+
+    Args:
+        epochs: may be a part of one; 0 trains nothing.
+        offset: tells the phases of a run apart, each of which draws its own order of examples.
+    """
+    if job.prepared.data is None or epochs <= 0:
+        return state
+    if companion is None and state.masks:
+        companion = KeepMasks(state.masks)
+    ledger = job.ledger
+    with ledger.stage(phase.replace("fine-tuning", "fine-tune")):
+        result = finetune(
+            state.network,
+            job.prepared.data,
+            job.config.train,
+            job.reporter,
+            companion=companion,
+            epochs=epochs,
+            seed_offset=offset,
+            title=phase,
+        )
+        before = ledger.report.training
+        rows = tuple(
+            record.EpochRow(
+                len(before) + item.epoch,
+                item.train_loss,
+                item.score,
+                item.lr,
+                round(item.seconds, 3),
+                phase,
+            )
+            for item in result.curve
+        )
+        best = result.best_epoch + len(before) if result.best_epoch else 0
+        ledger.note(training=(*before, *rows), best_epoch=best)
+        said = ledger.report.notes
+        ledger.remark(*(note for note in result.notes if note not in said))
+    return replace(state, trained=True)
