@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Mapping
 
 from prunecli.choices import Curve
-from prunecli.errors import ConfigError
 from prunecli.removal import Timing
 
 UPDATES = 30
@@ -65,11 +64,7 @@ def updates(steps: int, timing: Timing) -> dict[int, float]:
 
     The first is the one nearest to `begin` and has the initial share, the last is nearest to
     `end` and has exactly 1; at least the last of the `steps` is trained after it.
-
-    Raises:
-        ConfigError: the times are in no order, or out of range.
     """
-    _check(timing)
     last = min(round(timing.end * steps), steps - 1)
     first = min(round(timing.begin * steps), last)
     every = timing.every or max(1, round((last - first) / UPDATES))
@@ -89,14 +84,3 @@ def decayed(share: float, step: int, steps: Mapping[int, float]) -> float:
 
 def _risen(time: float, timing: Timing) -> float:
     return timing.initial + (1.0 - timing.initial) * CURVES[timing.curve](time, timing.power)
-
-
-def _check(timing: Timing) -> None:
-    if not 0.0 <= timing.begin <= timing.end <= 1.0:
-        raise ConfigError(
-            "--begin, --end: shares of the training steps are needed, begin before end, got "
-            f"{timing.begin:g} and {timing.end:g}",
-            "e.g. --begin 0% --end 75%",
-        )
-    if timing.every is not None and timing.every < 1:
-        raise ConfigError(f"--every: at least 1 step is needed, got {timing.every}")

@@ -64,11 +64,7 @@ class Gradual:
         return {} if self._held is None else self._held.masks
 
     def begin(self, setting: Setting) -> None:
-        """Nothing is masked yet.
-
-        Raises:
-            ConfigError: the timing makes no sense.
-        """
+        """Nothing is masked yet."""
         self._setting = setting
         self._held = HeldMasks(setting.network, setting.optimizer)
         self._due = updates(setting.steps, self._timing)
