@@ -1,6 +1,7 @@
 """Fine-tuning of a captured graph.
 
-Stage: recovery. In: the pruned graph in evaluation mode, the data, the training configuration.
+Stage: recovery. In: the pruned graph in evaluation mode, the data, the training configuration,
+and what accompanies the training (masks, schedules, penalties: `companion`).
 Out: the same graph, in place, with the weights of the best epoch, and the curve. Never looks at
 the validation split: the best epoch is chosen on `data.choose`. Never changes the structure.
 
@@ -10,9 +11,9 @@ generator, augmentation and dropout from the global one, seeded inside a fork.
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,10 +22,11 @@ from torch.fx import GraphModule
 from prunecli.config import TrainConfig
 from prunecli.data import DataSet, batches, loss_of
 from prunecli.errors import ConfigError, TrainingError
-from prunecli.graph.capture import fixed_batch
 from prunecli.progress import Reporter
 from prunecli.recovery.augment import Augmentation, augmentation_for
-from prunecli.recovery.mode import learns_statistics, training_mode
+from prunecli.recovery.companion import Companion, Setting, State, chain
+from prunecli.recovery.conditions import repeatable, within_memory
+from prunecli.recovery.mode import training_mode
 from prunecli.recovery.optimizer import (
     check_training,
     lr_at,
@@ -32,8 +34,10 @@ from prunecli.recovery.optimizer import (
     peak_lr,
     set_lr,
 )
+from prunecli.recovery.pace import Pace, pace_of
 from prunecli.recovery.placement import Placement, choose_device, placed
 from prunecli.recovery.records import Epoch, TrainResult, epoch_line
+from prunecli.recovery.resting import at_rest
 from prunecli.recovery.scoring import (
     MetricName,
     at_least_as_good,
@@ -49,8 +53,7 @@ class _Job:
 
     Attributes:
         prepare: stored training batch to model input, changed at random on the way.
-        used: examples of each epoch.
-        batch: examples of each step.
+        title: what is being done, for progress and errors.
     """
 
     network: GraphModule
@@ -61,32 +64,53 @@ class _Job:
     optimizer: torch.optim.Optimizer
     augmentation: Augmentation | None
     prepare: Callable[[Tensor], Tensor]
-    used: int
-    batch: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(self.used / self.batch)
+    pace: Pace
+    companion: Companion
+    title: str
 
 
 def finetune(
-    network: GraphModule, data: DataSet, config: TrainConfig, reporter: Reporter
+    network: GraphModule,
+    data: DataSet,
+    config: TrainConfig,
+    reporter: Reporter,
+    *,
+    companion: Companion | None = None,
+    epochs: float | None = None,
+    seed_offset: int = 0,
+    title: str = "fine-tuning",
 ) -> TrainResult:
     """Train `network` in place; it ends in evaluation mode with the best weights seen.
+
+    Only weights that `companion` counts can be the best ones; where it counts none, the last are
+    kept.
+
+    Args:
+        companion: what accompanies every step.
+        epochs: instead of `config.epochs`; may end within an epoch, after the nearest whole
+            number of steps, but never before the first.
+        seed_offset: tells the rounds of an iterative run apart.
+        title: what is being done, in progress and errors.
 
     Raises:
         ConfigError: numbers or a device that cannot be trained with.
         ModelError: the output does not fit the task.
         TrainingError: the loss or the outputs are no longer finite.
     """
-    check_training(config)
+    epochs = check_training(config, epochs)
     metric = metric_for(data.task)
-    if config.epochs == 0:
+    if epochs == 0:
+        _check_untrained(title, companion)
         return TrainResult((), None, 0, metric, ("nothing was trained (0 epochs)",))
+    config = replace(config, seed=(config.seed + seed_offset) % 2**32)
     device = choose_device(config.device)
-    batch, used = _sizes(network, data, config)
+    pace = pace_of(network, data, config, epochs)
     augmentation = augmentation_for(data)
-    with placed(network, device) as placement, _repeatable(config.seed, device):
+    with (
+        placed(network, device) as placement,
+        repeatable(config.seed, device),
+        within_memory(f"{title}: a batch of {pace.batch}", device),
+    ):
         job = _Job(
             network=network,
             data=data,
@@ -96,16 +120,12 @@ def finetune(
             optimizer=make_optimizer(network, config),
             augmentation=augmentation,
             prepare=_preparation(data, augmentation),
-            used=used,
-            batch=batch,
+            pace=pace,
+            companion=chain() if companion is None else companion,
+            title=title,
         )
         try:
             return _run(job, metric)
-        except torch.OutOfMemoryError as error:
-            raise ConfigError(
-                f"fine-tuning: a batch of {batch} does not fit the memory of {device}",
-                "lower --batch-size, or use --device cpu",
-            ) from error
         finally:
             network.zero_grad()
 
@@ -117,107 +137,107 @@ def _preparation(data: DataSet, augmentation: Augmentation | None) -> Callable[[
     return lambda stored: data.preprocess(change(stored))
 
 
+@dataclass(frozen=True)
+class _Best:
+    """The best weights so far."""
+
+    epoch: int
+    score: float
+    weights: dict[str, Tensor]
+    state: State
+
+
 def _run(job: _Job, metric: MetricName) -> TrainResult:
     order = torch.Generator().manual_seed(job.config.seed)
-    start = best_score = _score(job)
-    best_epoch, best = 0, _weights(job.network)
+    rest = partial(at_rest, job.network, job.placement)
+    job.companion.begin(Setting(job.network, job.optimizer, job.pace.steps, rest))
+    start = _score(job)
+    best = _better(job, metric, 0, start, None)
     curve: list[Epoch] = []
-    for number in range(1, job.config.epochs + 1):
+    for number in range(1, job.pace.epochs + 1):
         epoch = _epoch(job, number, order)
         curve.append(epoch)
-        # A draw goes to the later weights. `choose` comes from data that the original was trained
-        # on, which flatters the start; and the later an epoch, the smaller its last steps.
-        if at_least_as_good(metric, epoch.score, best_score):
-            best_score, best_epoch, best = epoch.score, number, _weights(job.network)
-        job.reporter.say(epoch_line(epoch, job.config.epochs, metric))
-    _restore(job.network, best)
-    return TrainResult(tuple(curve), start, best_epoch, metric, _notes(job, curve, best_epoch))
+        best = _better(job, metric, number, epoch.score, best)
+        job.reporter.say(epoch_line(epoch, job.pace.epochs, metric))
+    if best is not None:
+        _restore(job.network, best.weights)
+        job.companion.restore(best.state)
+    kept = len(curve) if best is None else best.epoch
+    return TrainResult(tuple(curve), start, kept, metric, _notes(job, curve, kept))
+
+
+def _better(
+    job: _Job, metric: MetricName, epoch: int, score: float, best: _Best | None
+) -> _Best | None:
+    """The better one of `best` and what the network is now.
+
+    A draw goes to the later weights. `choose` comes from data that the original was trained on,
+    which flatters the start; and the later an epoch, the smaller its last steps.
+    """
+    if not job.companion.counts(job.pace.done(epoch), job.pace.steps):
+        return best
+    if best is not None and not at_least_as_good(metric, score, best.score):
+        return best
+    return _Best(epoch, score, _weights(job.network), job.companion.snapshot())
 
 
 def _epoch(job: _Job, number: int, generator: torch.Generator) -> Epoch:
     begin = time.monotonic()
-    total = job.steps_per_epoch
-    order = torch.randperm(len(job.data.train), generator=generator)[: job.used]
-    loss_sum, rate = 0.0, 0.0
-    title = f"fine-tuning, epoch {number}/{job.config.epochs}"
-    with training_mode(job.network), job.reporter.step(title, total) as step:
+    first, stop = job.pace.done(number - 1), job.pace.done(number)
+    order = torch.randperm(len(job.data.train), generator=generator)[: job.pace.used]
+    order = order[: (stop - first) * job.pace.batch]
+    peak, loss_sum, rate = peak_lr(job.config), 0.0, 0.0
+    title = f"{job.title}, epoch {number}/{job.pace.epochs}"
+    with training_mode(job.network), job.reporter.step(title, stop - first) as step:
         for index, (inputs, targets) in enumerate(
             batches(
-                job.data.train, job.prepare, job.batch, order=order, device=job.placement.device
+                job.data.train,
+                job.prepare,
+                job.pace.batch,
+                order=order,
+                device=job.placement.device,
             )
         ):
-            done = (number - 1) * total + index
-            rate = lr_at(done, job.config.epochs * total, peak_lr(job.config), job.config.schedule)
+            rate = lr_at(first + index, job.pace.steps, peak, job.config.schedule)
             set_lr(job.optimizer, rate)
-            loss = _step(job, inputs, targets)
+            loss = _step(job, first + index, inputs, targets)
             if not math.isfinite(loss):
                 raise TrainingError(
-                    "fine-tuning: the loss must stay finite, "
+                    f"{job.title}: the loss must stay finite, "
                     f"got {loss} in epoch {number}, step {index + 1}",
-                    f"lower --lr (its peak is {peak_lr(job.config):g}), or check the scale of the "
+                    f"lower --lr (its peak is {peak:g}), or check the scale of the "
                     "inputs (--mean, --std)",
                 )
             loss_sum += loss * len(targets)
             step.update(index + 1, f"loss {loss:.3f} lr {rate:.2g}")
-    return Epoch(number, loss_sum / job.used, _score(job), rate, time.monotonic() - begin)
+    return Epoch(number, loss_sum / len(order), _score(job), rate, time.monotonic() - begin)
 
 
-def _step(job: _Job, inputs: Tensor, targets: Tensor) -> float:
-    """One update; returns the loss before it."""
+def _step(job: _Job, step: int, inputs: Tensor, targets: Tensor) -> float:
+    """One update; returns the loss on the data before it."""
     job.optimizer.zero_grad()
     outputs = forward(job.network, inputs, job.placement)
     loss = loss_of(job.data.task, outputs, targets)
-    loss.backward()  # type: ignore[no-untyped-call]
+    penalty = job.companion.penalty()
+    total = loss if penalty is None else loss + penalty
+    total.backward()  # type: ignore[no-untyped-call]
+    job.companion.before_step(step, job.pace.steps)
     job.optimizer.step()
+    job.companion.after_step(step, job.pace.steps)
     return loss.item()
 
 
 def _score(job: _Job) -> float:
-    return score_placed(job.network, job.data.choose, job.data, job.batch, job.placement)
+    return score_placed(job.network, job.data.choose, job.data, job.pace.batch, job.placement)
 
 
-def _sizes(network: GraphModule, data: DataSet, config: TrainConfig) -> tuple[int, int]:
-    """Examples of a step, and of an epoch.
-
-    A last batch of one is left out, because batch norm has no variance over one value, and so
-    is any incomplete one where the graph fixes its batch. Every epoch leaves out others.
-
-    Raises:
-        ConfigError: the batches that would be left cannot be trained on.
-    """
-    count, fixed = len(data.train), fixed_batch(network)
-    batch = fixed or config.batch_size
-    rest = count % batch
-    if fixed is not None:
-        used = count - rest
-    else:
-        used = count - 1 if rest == 1 and count > batch else count
-    smallest = min(batch, used)
-    if not used:
+def _check_untrained(title: str, companion: Companion | None) -> None:
+    """Raise where something was to be done in training that does not take place."""
+    if companion is not None:
         raise ConfigError(
-            f"fine-tuning: the graph takes batches of {batch}, got {count} training examples",
-            "give more data, or use --epochs 0",
+            f"{title}: masks, schedules and penalties act at training steps, got 0 epochs",
+            "use --epochs 1 or more",
         )
-    if smallest < 2 and learns_statistics(network):
-        raise ConfigError(
-            f"--batch-size: batch norm needs at least 2 examples to train on, got {smallest}",
-            "raise --batch-size, give more data, or use --epochs 0",
-        )
-    return batch, used
-
-
-@contextmanager
-def _repeatable(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators inside the block only, and let cuDNN choose no faster sums."""
-    forked = [device] if device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices=forked),
-        torch.backends.cudnn.flags(
-            enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True
-        ),
-    ):
-        torch.manual_seed(seed)
-        yield
 
 
 def _weights(network: GraphModule) -> dict[str, Tensor]:
@@ -239,15 +259,22 @@ def _notes(job: _Job, curve: list[Epoch], best_epoch: int) -> tuple[str, ...]:
         notes.append(f"training images are changed by: {job.augmentation.words}")
     elif job.data.preprocess.image:
         notes.append("training images are used as they are; only colour images are changed")
-    left_out = len(job.data.train) - job.used
+    left_out = len(job.data.train) - job.pace.used
     if left_out:
         notes.append(
             f"each epoch leaves out {left_out} of {len(job.data.train)} examples at random"
         )
-    if job.batch != job.config.batch_size:
-        notes.append(f"trained in batches of {job.batch}, the only size that the graph takes")
+    if job.pace.batch != job.config.batch_size:
+        notes.append(f"trained in batches of {job.pace.batch}, the only size that the graph takes")
+    last = job.pace.done(len(curve)) - job.pace.done(len(curve) - 1)
+    if last < job.pace.steps_per_epoch:
+        notes.append(f"the last epoch has {last} of {job.pace.steps_per_epoch} steps")
+    barred = [
+        e.epoch for e in curve if not job.companion.counts(job.pace.done(e.epoch), job.pace.steps)
+    ]
     if best_epoch == 0:
         notes.append("every epoch scored worse than the start, so the start was kept")
     elif best_epoch < len(curve):
-        notes.append(f"epoch {best_epoch} of {len(curve)} was the best and was kept")
+        among = f" of those from epoch {max(barred) + 1} on" if barred else ""
+        notes.append(f"epoch {best_epoch} of {len(curve)} was the best{among} and was kept")
     return tuple(notes)

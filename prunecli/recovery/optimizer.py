@@ -23,15 +23,19 @@ START_SHARE = 1 / 25
 """A one-cycle schedule starts at this share of the peak."""
 
 
-def check_training(config: TrainConfig) -> None:
+def check_training(config: TrainConfig, epochs: float | None = None) -> float:
     """Reject numbers that cannot be trained with, before any work is done.
+
+    Returns:
+        `epochs`, those of `config` where left out.
 
     Raises:
         ConfigError: a negative number of epochs, an empty batch, a rate that is not positive.
     """
-    if config.epochs < 0:
+    epochs = config.epochs if epochs is None else epochs
+    if not (math.isfinite(epochs) and epochs >= 0):
         raise ConfigError(
-            f"--epochs: 0 or more is needed, got {config.epochs}", "--epochs 0 trains nothing"
+            f"--epochs: 0 or more is needed, got {epochs:g}", "--epochs 0 trains nothing"
         )
     if config.batch_size < 1:
         raise ConfigError(
@@ -43,6 +47,7 @@ def check_training(config: TrainConfig) -> None:
             f"--lr: a positive number is needed, got {config.lr:g}",
             f"leave --lr out for {DEFAULT_LR[config.optimizer]:g}",
         )
+    return epochs
 
 
 def peak_lr(config: TrainConfig) -> float:

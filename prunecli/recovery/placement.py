@@ -23,16 +23,26 @@ _RESHAPE = torch.ops.aten.reshape.default
 
 
 @dataclass(frozen=True)
+class _Home:
+    """Where a network was, and the arguments of its nodes as they were."""
+
+    device: torch.device
+    arguments: list[tuple[Node, Any, Any, Any]]
+
+
+@dataclass(frozen=True)
 class Placement:
     """What inputs need so that they fit a placed network.
 
     Attributes:
         device: where the parameters are.
         channels_last: whether images travel as NHWC in memory (the shape stays NCHW).
+        home: how the network was before.
     """
 
     device: torch.device
     channels_last: bool
+    home: _Home
 
     def fit(self, inputs: Tensor) -> Tensor:
         """`inputs` `(B, ...)` in the network's memory layout."""
@@ -73,14 +83,36 @@ def placed(network: GraphModule, device: torch.device) -> Iterator[Placement]:
     before = _arguments(network)
     channels_last = device.type == "cpu" and _may_run_channels_last(network)
     try:
-        _rewrite(network, device, channels_last)
-        _move(network, device, channels_last)
-        yield Placement(device, channels_last)
+        _settle(network, device, channels_last)
+        yield Placement(device, channels_last, _Home(home, before))
     finally:
-        for node, target, args, kwargs in before:
-            node.target, node.args, node.kwargs = target, args, kwargs
-        _recompile(network)
-        _move(network, home, False)
+        _return(network, _Home(home, before))
+
+
+@contextmanager
+def at_home(network: GraphModule, placement: Placement) -> Iterator[None]:
+    """Inside `placed`: run the block with the network where and how it was before."""
+    home = placement.home
+    if home.device == placement.device and not placement.channels_last:
+        yield
+        return
+    _return(network, home)
+    try:
+        yield
+    finally:
+        _settle(network, placement.device, placement.channels_last)
+
+
+def _settle(network: GraphModule, device: torch.device, channels_last: bool) -> None:
+    _rewrite(network, device, channels_last)
+    _move(network, device, channels_last)
+
+
+def _return(network: GraphModule, home: _Home) -> None:
+    for node, target, args, kwargs in home.arguments:
+        node.target, node.args, node.kwargs = target, args, kwargs
+    _recompile(network)
+    _move(network, home.device, False)
 
 
 def _nodes(network: GraphModule) -> Iterator[Node]:

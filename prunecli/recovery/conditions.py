@@ -1,0 +1,41 @@
+"""Conditions under which a network is trained: repeatable, and within the memory there is.
+
+Stage: recovery. In: a seed, a device. Out: context managers. Never trains.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from prunecli.errors import ConfigError
+
+
+@contextmanager
+def repeatable(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global generators inside the block only, and let cuDNN choose no faster sums."""
+    forked = [device] if device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices=forked),
+        torch.backends.cudnn.flags(
+            enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True
+        ),
+    ):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def within_memory(what: str, device: torch.device) -> Iterator[None]:
+    """Say what does not fit, and what to do about it.
+
+    Raises:
+        ConfigError: the memory of the device ran out inside the block.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"{what} does not fit the memory of {device}",
+            "lower --batch-size, or use --device cpu",
+        ) from error
