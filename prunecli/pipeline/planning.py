@@ -14,6 +14,7 @@ from prunecli.graph.cost import CostModel, cost_model
 from prunecli.graph.coupling import Coupling, couple
 from prunecli.graph.walk import Flow, walk
 from prunecli.importance.criteria import score_units
+from prunecli.importance.scores import UnitScores
 from prunecli.pipeline.ledger import Ledger
 from prunecli.progress import Reporter
 from prunecli.report import record
@@ -49,11 +50,10 @@ def plan(config: RunConfig, captured: Captured, ledger: Ledger, reporter: Report
         costs = cost_model(captured.network, flow, coupling, captured.batch)
         seed = config.train.seed
         wanted, mix = config.removal.units, config.removal.criterion(config.removal.strategies[0])
-        assert wanted.target is not None
-        scores = score_units(captured.network, coupling, mix.parts[0][0], seed)
-        chosen = select(
-            coupling, costs, scores, wanted.target, mix.in_words(), seed, wanted.round_to
-        )
+        found = score_units(captured.network, coupling, mix.parts[0][0], seed)
+        scores = UnitScores(found, found)
+        choosing = config.removal.choosing
+        chosen = select(coupling, costs, scores, wanted, choosing, mix.in_words(), seed)
         _note_plan(config, coupling, chosen, ledger)
     return Planned(flow, coupling, costs, chosen)
 
@@ -104,7 +104,8 @@ def _note_plan(config: RunConfig, coupling: Coupling, chosen: Plan, ledger: Ledg
         ),
     )
     target = config.removal.units.target
-    assert target is not None
+    if target is None:
+        return
     share = {
         Quantity.MACS: (achieved.macs_after, achieved.macs_before),
         Quantity.PARAMS: (achieved.params_after, achieved.params_before),
