@@ -28,7 +28,8 @@ from prunecli.graph.coupling import couple
 from prunecli.graph.inputs import EXAMPLE_BATCH, positional
 from prunecli.graph.walk import walk
 from prunecli.importance.criteria import score_units
-from prunecli.removal import Target
+from prunecli.importance.scores import UnitScores
+from prunecli.removal import Choosing, Target, UnitsWanted
 from prunecli.selection.budget import select
 from prunecli.selection.plan import kept_units
 from prunecli.surgery.compact import compact
@@ -125,7 +126,8 @@ def once(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> dict[str, float]
     clock = timed("analysis", clock)
     scores = score_units(captured.network, coupling, Criterion.L2, 0)
     target = Target(Quantity.MACS, 0.5, None, "50%")
-    plan = select(coupling, costs, scores, target, "l2", 0, 16)
+    both, wanted = UnitScores(scores, scores), UnitsWanted(target)
+    plan = select(coupling, costs, both, wanted, Choosing(), "l2", 0)
     clock = timed("plan", clock)
     kept = make_kept(flow, coupling, kept_units(plan, coupling))
     compact(captured, kept)

@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from prunecli.graph.fields import Value, aligned, along, labelled_axes
 from prunecli.graph.labels import FIXED, Freeze, Labels
 from prunecli.graph.nodes import is_input, stack_trace
+from prunecli.graph.roles import Reader
 
 Shape = tuple[int, ...]
 
@@ -64,6 +65,8 @@ class Notes:
         blocks: per node with a number of groups, the labels of its blocks, one row each.
         block_axes: axes of weights that restart per block, by (tensor, axis).
         kinds: per kind of unit, labels that are of it.
+        readers: per parameter, buffer or constant, the operators that read it, each with the
+            name of its argument.
         unknown: operators without a rule -> module paths and stack traces.
     """
 
@@ -73,6 +76,7 @@ class Notes:
     blocks: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     block_axes: dict[tuple[str, int], BlockAxis] = dataclasses.field(default_factory=dict)
     kinds: dict[str, list[Tensor]] = dataclasses.field(default_factory=dict)
+    readers: dict[str, list[Reader]] = dataclasses.field(default_factory=dict)
     unknown: dict[str, list[tuple[str, str]]] = dataclasses.field(default_factory=dict)
 
 

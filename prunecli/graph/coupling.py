@@ -13,6 +13,7 @@ from torch import Tensor
 from prunecli.graph.fields import labelled_axes
 from prunecli.graph.labels import FIXED, Freeze, LabelArray, components
 from prunecli.graph.layout import settle
+from prunecli.graph.roles import UNKNOWN, Role, role_of
 from prunecli.graph.walk import Flow
 
 UnitArray = npt.NDArray[np.int64]
@@ -34,12 +35,14 @@ class Slot:
         units: unit of every index, `STAYS` where it must stay. For an axis that restarts per
             block of axis 0 (a grouped convolution's inputs), one entry per block and index.
         blocks: number of such blocks; 1 for an ordinary axis.
+        role: what the axis is to those who read the tensor.
     """
 
     tensor: str
     axis: int
     units: UnitArray
     blocks: int = 1
+    role: Role = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def couple(flow: Flow) -> Coupling:
     slot_labels = _slot_labels(flow)
     unit_of = _number(root, frozen_roots, slot_labels)
     slots = tuple(
-        Slot(name, axis, unit_of[found].reshape(-1), blocks)
+        Slot(name, axis, unit_of[found].reshape(-1), blocks, _role(flow, name, axis, blocks))
         for (name, axis), (found, blocks) in slot_labels.items()
         if (unit_of[found] != STAYS).any()
     )
@@ -222,6 +225,10 @@ def _slot_labels(flow: Flow) -> dict[tuple[str, int], tuple[LabelArray, int]]:
             elif field is not None and extent > 1:
                 found[name, axis] = (field.reshape(-1).numpy(), 1)
     return found
+
+
+def _role(flow: Flow, name: str, axis: int, blocks: int) -> Role:
+    return role_of(flow.notes.readers.get(name, ()), flow.parameters[name].shape, axis, blocks)
 
 
 def _number(

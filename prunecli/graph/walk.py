@@ -87,6 +87,7 @@ def _call(node: fx.Node, values: dict[str, Result], labels: Labels, notes: Notes
     name = operator_name(node)
     arguments = _arguments(node, values)
     call = Call(node, name, arguments, shapes, labels, notes, module_path(node))
+    _note_readers(call)
     rule = RULES.get(name)
     if rule is None:
         return _frozen(call)
@@ -94,6 +95,13 @@ def _call(node: fx.Node, values: dict[str, Result], labels: Labels, notes: Notes
     if isinstance(result, tuple):
         return tuple(None if item is None else _marked(call, item) for item in result)
     return _marked(call, result)
+
+
+def _note_readers(call: Call) -> None:
+    for argument, item in call.arguments.items():
+        for member in item if isinstance(item, (list, tuple)) else (item,):
+            if isinstance(member, Value) and member.parameter:
+                call.notes.readers.setdefault(member.parameter, []).append((call.name, argument))
 
 
 def _marked(call: Call, value: Value) -> Value:

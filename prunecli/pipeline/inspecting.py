@@ -16,7 +16,8 @@ from prunecli.graph.capture import Captured
 from prunecli.graph.cost import Cost, cost_model
 from prunecli.graph.coupling import Coupling, couple, layer_of
 from prunecli.graph.walk import Flow, walk
-from prunecli.importance.criteria import Scores, score_units
+from prunecli.importance.criteria import score_units
+from prunecli.importance.scores import Scores
 from prunecli.pipeline.ledger import Ledger
 from prunecli.pipeline.planning import frozen_rows
 from prunecli.pipeline.prepare import can_train, prepare
@@ -30,9 +31,9 @@ from prunecli.report.inspection import (
     unknown_line,
 )
 from prunecli.report.record import Report
-from prunecli.selection.budget import finest_steps, smallest
+from prunecli.selection.budget import smallest
 from prunecli.selection.reach import GroupReach, group_reach
-from prunecli.selection.steps import Steps
+from prunecli.selection.steps import Steps, finest_steps
 
 USUAL_SHARE = 0.5
 """The suggested command asks for this, or for the least that can be reached."""

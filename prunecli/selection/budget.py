@@ -1,245 +1,123 @@
-"""The choice: which steps are taken so that the target is met.
+"""The choice: which units go so that a target is met, or what scores at or below a threshold.
 
-Stage: selection. Pure: coupling, scores and a target in, a plan out. Touches no weights.
+Stage: selection. Pure: coupling, scores and what is wanted in, a plan out. Touches no weights.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 
-from prunecli.choices import Quantity
-from prunecli.errors import NothingToPruneError, TargetError
+from prunecli.errors import ConfigError, NothingToPruneError
 from prunecli.graph.cost import Cost, CostModel, Keep
-from prunecli.graph.coupling import Coupling, Group, UnitArray, layer_of
-from prunecli.importance.criteria import Scores
-from prunecli.removal import Target
+from prunecli.graph.coupling import Coupling, Group
+from prunecli.importance.scores import Scores, UnitScores
+from prunecli.removal import Choosing, UnitsWanted
+from prunecli.selection.fates import Places, fates, of_group
+from prunecli.selection.overrides import NO_CUT, layers_of, settle
 from prunecli.selection.plan import Plan, PlanGroup, kept_indices
-from prunecli.selection.steps import Steps, make_steps
-
-FLOOR_SHARE = 0.05
-"""Of every axis at least this share stays. Thinner layers save little and cost accuracy."""
-
-CLOSE_SHARE = 0.01
-"""A result further below the target than this share of the original is filled up."""
-
-GIVE_BACK_TRIES = 400
-"""How many of the steps taken last are tried for giving back, to come closer to the target."""
-
-
-@dataclass(frozen=True)
-class _Ruler:
-    """Measures a choice in the target's quantity."""
-
-    quantity: Quantity
-    model: CostModel
-    original: float
-    limit: float
-
-    def amount(self, keep: Keep) -> float:
-        return _amount(self.quantity, self.model, keep)
-
-    def room(self, keep: Keep) -> float:
-        """How far below the limit, as a share of the original."""
-        return (self.limit - self.amount(keep)) / self.original
-
-
-def _amount(quantity: Quantity, model: CostModel, keep: Keep) -> float:
-    if quantity is Quantity.CHANNELS:
-        return float(keep.sum())
-    cost = model.evaluate(keep)
-    return cost.macs if quantity is Quantity.MACS else cost.params
+from prunecli.selection.scope import classes
+from prunecli.selection.steps import Steps, finest_steps, linked, make_steps
+from prunecli.selection.targets import Cut, Field, meet
+from prunecli.selection.thresholds import cut_at
+from prunecli.selection.wording import compared_in_words, in_words
 
 
 def select(
     coupling: Coupling,
     model: CostModel,
-    scores: Scores,
-    target: Target,
+    scores: UnitScores,
+    wanted: UnitsWanted,
+    choosing: Choosing,
     criterion: str,
     seed: int,
-    round_to: int = 1,
+    gone: Keep | None = None,
 ) -> Plan:
-    """Take the steps with the lowest scores, network-wide, until the target is met.
+    """Choose what goes, and note why.
 
-    What stays is at most the target. Afterwards late steps are given back where there is room,
-    and single units where whole rounding blocks leave more than `CLOSE_SHARE` of it.
+    First what is said about single layers is carried out. Then either steps are taken by
+    normalised scores until the target is met, within the scope; or, with a threshold, every step
+    whose raw score is at or below it; or, with rules alone, nothing else.
 
-    Raises:
-        NothingToPruneError: no unit may go.
-        TargetError: more must stay than the target allows.
-    """
-    fine = finest_steps(coupling, scores)
-    steps = make_steps(coupling, scores, FLOOR_SHARE, round_to)
-    everything = np.ones(coupling.count, dtype=np.bool_)
-    original = _amount(target.quantity, model, everything)
-    ruler = _Ruler(target.quantity, model, original, target.limit(original))
-    _check_reachable(ruler, fine.never[fine.of_unit], target)
-    if ruler.amount(steps.never[steps.of_unit]) > ruler.limit:
-        steps = fine
-    taken = _prefix(ruler, steps)
-    keep = _give_back(ruler, steps, taken, 0.001)
-    if ruler.room(keep) > CLOSE_SHARE and steps is not fine:
-        keep = _fill(ruler, coupling, fine, keep)
-    return _plan(coupling, model, keep, scores, target, criterion, seed)
-
-
-def finest_steps(coupling: Coupling, scores: Scores) -> Steps:
-    """Steps of as few units as can go at once.
+    Args:
+        gone: units that went before, shape (units,): they are gone in the result too.
 
     Raises:
-        NothingToPruneError: no unit may go.
+        ConfigError: neither a target nor a threshold nor a rule, both of the first two, or a rule
+            that matches nothing.
+        NothingToPruneError: no unit may go, or none is that low.
+        TargetError: more must stay than is asked for.
     """
-    hint = "see the frozen layers and reasons in the report"
-    if coupling.count == 0:
-        raise NothingToPruneError("network: nothing can be pruned: " + _why_frozen(coupling), hint)
-    steps = make_steps(coupling, scores, FLOOR_SHARE)
-    if steps.never.all():
-        raise NothingToPruneError(
-            "network: nothing can be pruned: whatever goes would empty a layer, or break the "
-            "groups of another",
-            hint,
-        )
-    return steps
+    _check_wanted(wanted, choosing)
+    compared = scores.normalised if choosing.threshold is None else scores.raw
+    fine = finest_steps(coupling, compared, gone)
+    # Where a threshold decides, widths are what they become.
+    block = wanted.round_to if choosing.threshold is None else 1
+    rounded = make_steps(coupling, compared, round_to=block, gone=gone)
+    parts = linked(coupling)
+    settled = settle(coupling, parts, fine, rounded, choosing, gone)
+    class_of = classes(coupling, parts, choosing.scope)
+    field = Field(coupling, model, settled, choosing.scope, class_of)
+    if choosing.threshold is not None:
+        cut = cut_at(field, compared, choosing.threshold, fine)
+    elif wanted.target is not None:
+        cut = meet(field, compared, wanted.target, fine, rounded)
+    else:
+        cut = _rules_only(field, compared, fine)
+    why = fates(cut, fine, settled, threshold=choosing.threshold is not None)
+    limits = np.maximum(cut.limits, settled.limits)
+    return Plan(
+        criterion,
+        in_words(wanted, choosing),
+        compared_in_words(choosing),
+        seed,
+        model.evaluate(np.ones(coupling.count, dtype=np.bool_)),
+        model.evaluate(cut.keep),
+        tuple(_group(coupling, group, cut, limits, why) for group in coupling.groups),
+        kept_indices(coupling, cut.keep),
+    )
 
 
 def smallest(coupling: Coupling, model: CostModel, scores: Scores) -> Cost:
     """Cost when every step that may be taken is taken."""
-    steps = make_steps(coupling, scores, FLOOR_SHARE)
+    steps = make_steps(coupling, scores)
     return model.evaluate(steps.never[steps.of_unit])
 
 
-def _in_order(steps: Steps) -> UnitArray:
-    """Steps that may be taken, lowest score first."""
-    order = np.flatnonzero(~steps.never)
-    ordered: UnitArray = order[np.argsort(steps.scores[order], kind="stable")]
-    return ordered
-
-
-def _prefix(ruler: _Ruler, steps: Steps) -> UnitArray:
-    """The shortest run of lowest scores that meets the limit (cost falls with every step)."""
-    order = _in_order(steps)
-    low, high = 0, order.size
-    while low < high:
-        middle = (low + high) // 2
-        if ruler.amount(_without(steps, order[:middle])) <= ruler.limit:
-            high = middle
-        else:
-            low = middle + 1
-    return order[:low]
-
-
-def _without(steps: Steps, taken: UnitArray) -> Keep:
-    gone = np.zeros(steps.scores.size, dtype=np.bool_)
-    gone[taken] = True
-    keep: Keep = ~gone[steps.of_unit]
-    return keep
-
-
-def _give_back(ruler: _Ruler, steps: Steps, taken: UnitArray, enough: float) -> Keep:
-    """Undo late steps while the limit holds and there is more than `enough` room."""
-    keep = _without(steps, taken)
-    for step in taken[::-1][:GIVE_BACK_TRIES]:
-        if ruler.room(keep) < enough:
-            break
-        more = keep | (steps.of_unit == step)
-        if ruler.room(more) >= 0.0:
-            keep = more
-    return keep
-
-
-def _fill(ruler: _Ruler, coupling: Coupling, fine: Steps, keep: Keep) -> Keep:
-    """Give back single units, group by group from the widest, where an odd width costs least."""
-    order = _in_order(fine)
-    for group in sorted(coupling.groups, key=lambda item: -int(keep[item.units].sum())):
-        own = np.unique(fine.of_unit[group.units[~keep[group.units]]])
-        gone = order[np.isin(order, own)]
-        if gone.size:
-            keep = _give_back_to(ruler, fine, keep, gone[::-1])
-        if ruler.room(keep) <= CLOSE_SHARE:
-            break
-    return keep
-
-
-def _give_back_to(ruler: _Ruler, fine: Steps, keep: Keep, gone: UnitArray) -> Keep:
-    """The most of `gone`, from its start, that the limit allows."""
-    low, high = 0, gone.size
-    while low < high:
-        middle = (low + high + 1) // 2
-        more = keep | np.isin(fine.of_unit, gone[:middle])
-        if ruler.room(more) >= 0.0:
-            low = middle
-        else:
-            high = middle - 1
-    back: Keep = keep | np.isin(fine.of_unit, gone[:low])
-    return back
-
-
-def _check_reachable(ruler: _Ruler, least_keep: Keep, target: Target) -> None:
-    flag = {
-        Quantity.MACS: "--target-macs",
-        Quantity.PARAMS: "--target-params",
-        Quantity.CHANNELS: "--channel-ratio",
-    }[target.quantity]
-    original = ruler.original
-    if ruler.limit >= original:
-        raise TargetError(
-            f"{flag}: the original already meets {target.text} (it has {original:.0f})",
-            "ask for less than the original has",
+def _check_wanted(wanted: UnitsWanted, choosing: Choosing) -> None:
+    if wanted.target is None and choosing.threshold is None and not choosing.rules:
+        raise ConfigError(
+            "--target-macs: how much is to go is not said",
+            "give one of --target-macs, --target-params, --channel-ratio, --threshold, --layer",
         )
-    least = ruler.amount(least_keep)
-    if least > ruler.limit:
-        reach = f"{100 * least / original:.1f}% of the original ({least:.0f})"
-        ratio = np.floor((1 - least / original) * 1000) / 1000
-        hint = (
-            f"{flag} {ratio:.3f} is the largest ratio that works"
-            if target.quantity is Quantity.CHANNELS
-            else f"the smallest target that works is {flag} {_up(100 * least / original)}%"
+    if wanted.target is not None and choosing.threshold is not None:
+        raise ConfigError(
+            f"--threshold: goes instead of a target, got {choosing.threshold.in_words()} and "
+            f"{wanted.target.in_words()}",
+            "give one of them",
         )
-        raise TargetError(f"{flag}: {target.text} cannot be reached, at least {reach} stay", hint)
 
 
-def _up(percent: float) -> str:
-    return f"{np.ceil(percent * 10) / 10:.1f}"
+def _rules_only(field: Field, scores: Scores, fine: Steps) -> Cut:
+    keep: Keep = ~field.settled.out
+    if keep.all():
+        raise NothingToPruneError(
+            "--layer: less than one unit would go", "give a larger share, e.g. --layer 'conv1=50%'"
+        )
+    return Cut(keep, fine, field.settled.limits, scores)
 
 
-def _plan(
-    coupling: Coupling,
-    model: CostModel,
-    keep: Keep,
-    scores: Scores,
-    target: Target,
-    criterion: str,
-    seed: int,
-) -> Plan:
-    return Plan(
-        criterion,
-        target.in_words(),
-        seed,
-        model.evaluate(np.ones(coupling.count, dtype=np.bool_)),
-        model.evaluate(keep),
-        tuple(_plan_group(coupling, group, keep, scores) for group in coupling.groups),
-        kept_indices(coupling, keep),
-    )
-
-
-def _plan_group(coupling: Coupling, group: Group, keep: Keep, scores: Scores) -> PlanGroup:
-    layers = dict.fromkeys(layer_of(coupling.slots[place].tensor) for place in group.slots)
-    own = scores[group.units]
+def _group(coupling: Coupling, group: Group, cut: Cut, limits: Scores, why: Places) -> PlanGroup:
+    limit = float(limits[group.units].max())
     return PlanGroup(
         group.name,
         group.kind,
-        tuple(layers),
-        int(keep[group.units].sum()),
+        layers_of(coupling, group),
+        int(cut.keep[group.units].sum()),
         int(group.units.size),
-        round(float(own.min()), 6),
-        round(float(own.max()), 6),
+        None if limit == NO_CUT else _significant(limit),
+        tuple(_significant(float(score)) for score in cut.scores[group.units]),
+        of_group(why, group),
     )
 
 
-def _why_frozen(coupling: Coupling) -> str:
-    reasons = [
-        f"{', '.join(item.layers[:3])}: {item.why.reason}"
-        + (f" ({item.why.operator})" if item.why.operator else "")
-        for item in coupling.frozen
-    ]
-    return "; ".join(reasons[:5]) or "it has no layers with channels"
+def _significant(value: float) -> float:
+    """Six digits."""
+    return float(f"{value:.6g}")

@@ -22,7 +22,7 @@ def compact(captured: Captured, kept: Kept) -> fx.GraphModule:
     tensors = _sliced(captured.network, kept)
     # Tensors are shared by the copy first, so that nothing but the kept part is duplicated.
     memo = {
-        id(tensor): tensors.get(name, tensor) for name, tensor in _named_tensors(captured.network)
+        id(tensor): tensors.get(name, tensor) for name, tensor in named_tensors(captured.network)
     }
     with quiet_export():
         network = copy.deepcopy(captured.network, memo)
@@ -34,7 +34,8 @@ def compact(captured: Captured, kept: Kept) -> fx.GraphModule:
     return _own(network, tensors)
 
 
-def _named_tensors(network: fx.GraphModule) -> list[tuple[str, Tensor]]:
+def named_tensors(network: fx.GraphModule) -> list[tuple[str, Tensor]]:
+    """Parameters, buffers and constants with all their names."""
     named: dict[str, Tensor] = dict(network.named_parameters(remove_duplicate=False))
     named.update(network.named_buffers(remove_duplicate=False))
     for node in network.graph.nodes:
@@ -50,7 +51,7 @@ def _own(network: fx.GraphModule, tensors: dict[str, Tensor]) -> fx.GraphModule:
     original alone."""
     sliced = {id(tensor) for tensor in tensors.values()}
     done: dict[int, Tensor] = {}
-    for name, tensor in _named_tensors(network):
+    for name, tensor in named_tensors(network):
         if id(tensor) in sliced:
             continue
         if id(tensor) not in done:
@@ -75,7 +76,7 @@ def _sliced(network: fx.GraphModule, kept: Kept) -> dict[str, Tensor]:
     for slot in kept.coupling.slots:
         slots.setdefault(slot.tensor, []).append(slot)
     aliases: dict[int, list[str]] = {}
-    for name, tensor in _named_tensors(network):
+    for name, tensor in named_tensors(network):
         aliases.setdefault(id(tensor), []).append(name)
     found: dict[str, Tensor] = {}
     for name, own in slots.items():

@@ -23,8 +23,9 @@ from prunecli.graph.cost import CostModel, cost_model
 from prunecli.graph.coupling import Coupling, couple
 from prunecli.graph.inputs import positional
 from prunecli.graph.walk import Flow, walk
-from prunecli.importance.criteria import Scores, score_units
-from prunecli.removal import Target
+from prunecli.importance.criteria import score_units
+from prunecli.importance.scores import Scores, UnitScores
+from prunecli.removal import Choosing, Target, UnitsWanted
 from prunecli.selection.budget import select
 from prunecli.selection.plan import Plan, kept_units
 from prunecli.surgery.compact import compact
@@ -120,8 +121,21 @@ def scores(found: Analysis, criterion: Criterion, seed: int = 0) -> Scores:
 
 
 def choose(found: Analysis, target: Target, criterion: Criterion, seed: int = 0) -> Plan:
-    own = scores(found, criterion, seed)
-    return select(found.coupling, found.costs, own, target, criterion.value, seed)
+    return select_by(found, scores(found, criterion, seed), target, criterion.value, seed)
+
+
+def select_by(
+    found: Analysis,
+    own: Scores,
+    target: Target,
+    criterion: str = "l2",
+    seed: int = 0,
+    round_to: int = 1,
+) -> Plan:
+    """The plan by these scores, raw and normalised."""
+    wanted = UnitsWanted(target, round_to)
+    both = UnitScores(own, own)
+    return select(found.coupling, found.costs, both, wanted, Choosing(), criterion, seed)
 
 
 def carry_out(found: Analysis, plan: Plan) -> Pruned:

@@ -44,7 +44,7 @@ def test_text_is_read_back_byte_for_byte(plan: Plan) -> None:
 
 def test_text_is_readable(plan: Plan, found: Analysis) -> None:
     record = json.loads(plan.to_json())
-    assert record["version"] == 1
+    assert record["version"] == 2
     assert record["criterion"] == "l2"
     assert record["target"] == "keep at most 50% of the MACs"
     assert record["seed"] == 0
@@ -56,7 +56,9 @@ def test_text_is_readable(plan: Plan, found: Analysis) -> None:
     assert first["name"] == "a"
     assert first["layers"] == ["a", "bn", "one", "two", "dw", "pw"]
     assert first["kept"] == len(record["tensors"]["a.weight"]["0"])
-    assert first["score_low"] <= 1 <= first["score_high"]
+    assert len(first["scores"]) == first["total"]
+    assert min(first["scores"]) <= first["threshold"] <= max(first["scores"]) == 1
+    assert sorted(x for _, places in first["fates"] for x in places) == list(range(48))
 
 
 def test_same_seed_same_plan() -> None:
@@ -161,8 +163,8 @@ def test_a_plan_that_empties_a_layer_is_refused(found: Analysis, plan: Plan) -> 
         ("[]", "plan: cannot be read: "),
         ("3", "plan: cannot be read: "),
         ("{}", "plan: cannot be read: 'version'"),
-        ('{"version": 1}', "plan: cannot be read: 'criterion'"),
-        ('{"version": 99}', "plan: version 1 is needed, got 99"),
+        ('{"version": 2}', "plan: cannot be read: 'criterion'"),
+        ('{"version": 99}', "plan: version 2 is needed, got 99"),
     ],
 )
 def test_what_is_no_plan_is_refused(text: str, said: str) -> None:
