@@ -13,7 +13,7 @@ from prunecli.graph.capture import Captured
 from prunecli.graph.cost import CostModel, cost_model
 from prunecli.graph.coupling import Coupling, couple
 from prunecli.graph.walk import Flow, walk
-from prunecli.importance.criteria import score_units
+from prunecli.importance.units import score_units
 from prunecli.pipeline.ledger import Ledger
 from prunecli.progress import Reporter
 from prunecli.report import record
@@ -48,11 +48,18 @@ def plan(config: RunConfig, captured: Captured, ledger: Ledger, reporter: Report
         ledger.note(frozen=frozen_rows(captured, coupling))
         costs = cost_model(captured.network, flow, coupling, captured.batch)
         seed = config.train.seed
-        wanted, mix = config.removal.units, config.removal.criterion(config.removal.strategies[0])
+        wanted, strategy = config.removal.units, config.removal.strategies[0]
         assert wanted.target is not None
-        scores = score_units(captured.network, coupling, mix.parts[0][0], seed)
+        mix = config.removal.criterion(strategy)
+        scores = score_units(captured, flow, coupling, strategy, mix, None, seed, reporter)
         chosen = select(
-            coupling, costs, scores, wanted.target, mix.in_words(), seed, wanted.round_to
+            coupling,
+            costs,
+            scores.normalised,
+            wanted.target,
+            mix.in_words(),
+            seed,
+            wanted.round_to,
         )
         _note_plan(config, coupling, chosen, ledger)
     return Planned(flow, coupling, costs, chosen)

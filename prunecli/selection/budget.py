@@ -11,7 +11,7 @@ from prunecli.choices import Quantity
 from prunecli.errors import NothingToPruneError, TargetError
 from prunecli.graph.cost import Cost, CostModel, Keep
 from prunecli.graph.coupling import Coupling, Group, UnitArray, layer_of
-from prunecli.importance.criteria import Scores
+from prunecli.importance.scores import Scores
 from prunecli.removal import Target
 from prunecli.selection.plan import Plan, PlanGroup, kept_indices
 from prunecli.selection.steps import Steps, make_steps

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecli.graph.coupling import STAYS, Coupling, Group, UnitArray
-from prunecli.importance.criteria import Scores
+from prunecli.importance.scores import Scores
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ TARGETS = (
 )
 
 
-@pytest.mark.parametrize("criterion", Criterion)
+@pytest.mark.parametrize("criterion", [Criterion.L1, Criterion.L2, Criterion.RANDOM])
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: f"{t.quantity}-{t.text}")
 def test_targets_are_met_within_two_percent(
     found: Analysis, target: Target, criterion: Criterion
