@@ -21,15 +21,16 @@ import torch
 from torch import nn
 
 import zoo_memory
-from prunecli.choices import Criterion, Quantity
+from prunecli.choices import Criterion, Quantity, Strategy
 from prunecli.graph.capture import capture
 from prunecli.graph.cost import cost_model
 from prunecli.graph.coupling import couple
 from prunecli.graph.inputs import EXAMPLE_BATCH, positional
 from prunecli.graph.walk import walk
-from prunecli.importance.criteria import score_units
 from prunecli.importance.scores import UnitScores
-from prunecli.removal import Choosing, Target, UnitsWanted
+from prunecli.importance.units import score_units
+from prunecli.progress import SilentReporter
+from prunecli.removal import Choosing, Target, UnitsWanted, mixture
 from prunecli.selection.budget import select
 from prunecli.selection.plan import kept_units
 from prunecli.surgery.compact import compact
@@ -124,7 +125,16 @@ def once(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> dict[str, float]
     coupling = couple(flow)
     costs = cost_model(captured.network, flow, coupling, captured.batch)
     clock = timed("analysis", clock)
-    scores = score_units(captured.network, coupling, Criterion.L2, 0)
+    scores = score_units(
+        captured,
+        flow,
+        coupling,
+        Strategy.STRUCTURED,
+        mixture(Criterion.L2),
+        None,
+        0,
+        SilentReporter(),
+    ).normalised
     target = Target(Quantity.MACS, 0.5, None, "50%")
     both, wanted = UnitScores(scores, scores), UnitsWanted(target)
     plan = select(coupling, costs, both, wanted, Choosing(), "l2", 0)

@@ -20,7 +20,7 @@ from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 import zoo_memory
-from prunecli.choices import Criterion, Quantity
+from prunecli.choices import Criterion, Quantity, Strategy
 from prunecli.errors import ModelError, PrunecliError
 from prunecli.export.onnx_file import make_exportable, write_onnx
 from prunecli.graph.capture import Captured, capture
@@ -29,9 +29,10 @@ from prunecli.graph.coupling import Coupling, couple
 from prunecli.graph.fields import Value
 from prunecli.graph.inputs import EXAMPLE_BATCH, Example, positional
 from prunecli.graph.walk import Flow, walk
-from prunecli.importance.criteria import score_units
 from prunecli.importance.scores import UnitScores
-from prunecli.removal import Choosing, Target, UnitsWanted
+from prunecli.importance.units import score_units
+from prunecli.progress import SilentReporter
+from prunecli.removal import Choosing, Target, UnitsWanted, mixture
 from prunecli.selection.budget import select, smallest
 from prunecli.selection.plan import Plan, kept_units
 from prunecli.surgery.compact import compact
@@ -143,7 +144,16 @@ def _stages(entry: Entry, recorder: Recorder) -> None:
 
 def _plan(captured: Captured, analysis: _Analysis, recorder: Recorder) -> tuple[Plan, Kept]:
     coupling, costs = analysis.coupling, analysis.costs
-    scores = score_units(captured.network, coupling, Criterion.L2, SEED)
+    scores = score_units(
+        captured,
+        analysis.flow,
+        coupling,
+        Strategy.STRUCTURED,
+        mixture(Criterion.L2),
+        None,
+        SEED,
+        SilentReporter(),
+    ).normalised
     original = costs.evaluate(scores >= 0.0)
     least = smallest(coupling, costs, scores).macs / original.macs if coupling.count else 1.0
     recorder.note(prunable=1.0 - least, macs=original.macs, params=original.params)

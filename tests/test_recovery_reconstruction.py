@@ -4,19 +4,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prunecli.choices import Criterion, Quantity
+from prunecli.choices import Criterion, Quantity, Strategy
 from prunecli.graph.capture import Captured, capture
 from prunecli.graph.cost import cost_model
 from prunecli.graph.coupling import couple
 from prunecli.graph.inputs import example_inputs
 from prunecli.graph.walk import walk
-from prunecli.importance.criteria import score_units
-from prunecli.importance.scores import UnitScores
+from prunecli.importance.units import score_units
 from prunecli.parsing import parse_target
 from prunecli.progress import SilentReporter
 from prunecli.recovery.leastsquares import fit, fit_few
 from prunecli.recovery.reconstruction import affordable, reconstruct
-from prunecli.removal import Choosing, UnitsWanted
+from prunecli.removal import Choosing, UnitsWanted, mixture
 from prunecli.selection.budget import select
 from prunecli.selection.plan import kept_units
 from prunecli.surgery.compact import compact
@@ -91,9 +90,18 @@ def _cut(target: str) -> tuple[Captured, torch.fx.GraphModule, Kept]:
     flow = walk(captured)
     coupling = couple(flow)
     model = cost_model(captured.network, flow, coupling, 2)
-    scores = score_units(captured.network, coupling, Criterion.L2, 0)
+    scores = score_units(
+        captured,
+        flow,
+        coupling,
+        Strategy.STRUCTURED,
+        mixture(Criterion.L2),
+        None,
+        0,
+        SilentReporter(),
+    )
     wanted = UnitsWanted(parse_target(Quantity.MACS, target), 1)
-    plan = select(coupling, model, UnitScores(scores, scores), wanted, Choosing(), "l2", 0)
+    plan = select(coupling, model, scores, wanted, Choosing(), "l2", 0)
     kept = make_kept(flow, coupling, kept_units(plan, coupling))
     return captured, compact(captured, kept), kept
 

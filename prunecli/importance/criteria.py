@@ -1,125 +1,91 @@
-"""Criteria: how important a unit is, from its weights.
+"""Criteria of single weights: a formula over the weight and one number that data says about it.
 
-Stage: importance. In: the network and its coupling. Out: one score per unit, comparable across
-groups; larger means more important. Never decides what goes.
+Stage: importance. In: nothing; formulas. Single weights are scored by them as they are
+(`weights`); units by the sum over all weights that go with them (`units`), as in Fang et al. 2023,
+"DepGraph: Towards Any Structural Pruning" (arXiv:2301.12900).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor
 
 from prunecli.choices import Criterion
-from prunecli.graph.coupling import STAYS, Coupling, Slot
-from prunecli.graph.nodes import attribute
+from prunecli.importance import gradients, trajectory
+from prunecli.importance.evidence import Evidence
+from prunecli.importance.gradients import Statistics
 
-Scores = npt.NDArray[np.float64]
+Formula = Callable[..., Tensor]
+"""Weights of any shape, and statistics of that shape where there are any -> scores."""
 
-SliceSize = Callable[[Tensor], Tensor]
 
+@dataclass(frozen=True)
+class Element:
+    """How a single weight w is judged.
 
-def score_units(
-    network: fx.GraphModule, coupling: Coupling, criterion: Criterion, seed: int
-) -> Scores:
-    """Score of every unit, shape (units,), divided by the largest of its group.
-
-    That makes groups of different widths and scales comparable, so that one threshold can
-    serve the whole network.
+    Attributes:
+        formula: of w, or of w and its statistic.
+        statistic: what is measured on data, per element; `None` where w alone is judged.
+        shared: scores are divided by the sum over everything that is judged.
     """
-    if criterion is Criterion.RANDOM:
-        raw = np.random.default_rng(seed).random(coupling.count)
-    else:
-        raw = _magnitude(network, coupling, _ELEMENT[criterion])
-        if criterion is Criterion.L2:
-            raw = np.sqrt(raw)
-    return normalised(raw, coupling)
+
+    formula: Formula
+    statistic: Callable[[Evidence, Sequence[str]], Statistics] | None = None
+    shared: bool = False
 
 
-def normalised(raw: Scores, coupling: Coupling) -> Scores:
-    """Scores divided by their group's largest; a group of zeros stays zero.
-
-    On ResNet-20 at half the MACs, without training but reconstructed: 80.1% (by the mean: 75.9%,
-    squares by their mean: 78.7%), widths on multiples.
-    """
-    scores = raw.copy()
-    for group in coupling.groups:
-        largest = float(raw[group.units].max())
-        if largest > 0.0:
-            scores[group.units] = raw[group.units] / largest
-    return scores
+def _statistic(_: Tensor, statistic: Tensor) -> Tensor:
+    return statistic
 
 
-# L1 and L2 norms of filters: Li et al. 2017, "Pruning Filters for Efficient ConvNets"
-# (arXiv:1608.08710); summed over everything that goes with the filter, as in Fang et al. 2023,
-# "DepGraph: Towards Any Structural Pruning" (arXiv:2301.12900).
-_ELEMENT: dict[Criterion, SliceSize] = {
-    Criterion.L1: torch.abs,
-    Criterion.L2: torch.square,
+ELEMENTS: Mapping[Criterion, Element] = {
+    # |w|: Han et al. 2015 (arXiv:1506.02626); of filters: Li et al. 2017, "Pruning Filters for
+    # Efficient ConvNets" (arXiv:1608.08710).
+    Criterion.L1: Element(torch.abs),
+    # w^2, so that sums over a block or a unit are squared norms; ranks single weights as |w| does.
+    Criterion.L2: Element(torch.square),
+    # The largest |w|: of a single weight, its own.
+    Criterion.LINF: Element(torch.abs),
+    # Mean over batches of |g|.
+    Criterion.GRADIENT: Element(_statistic, gradients.mean_magnitude),
+    # Mean over batches of (g w)^2, the squared first-order change of the loss without w:
+    # Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning"
+    # (arXiv:1906.10771). Of units: see `units`.
+    Criterion.TAYLOR: Element(lambda w, square: w.square() * square, gradients.mean_square),
+    # h w^2 / 2: LeCun et al. 1989, "Optimal Brain Damage"; the diagonal of the Hessian, h, is
+    # that of the empirical Fisher matrix, the mean over examples of g^2: Theis et al. 2018,
+    # "Faster gaze prediction with dense networks and Fisher pruning" (arXiv:1801.05787).
+    Criterion.FISHER: Element(
+        lambda w, square: 0.5 * w.square() * square, gradients.mean_square_of_examples
+    ),
+    # |sum over batches of g w|, over the sum of that for all weights: Lee et al. 2019, "SNIP:
+    # Single-shot Network Pruning based on Connection Sensitivity" (arXiv:1810.02340).
+    Criterion.SNIP: Element(lambda w, g: (w * g).abs(), gradients.mean_gradient, shared=True),
+    # Minus the sum over steps of g w: Sanh et al. 2020, "Movement Pruning: Adaptive Sparsity by
+    # Fine-Tuning" (arXiv:2005.07683). Negative where a weight moves towards zero.
+    Criterion.MOVEMENT: Element(_statistic, trajectory.movement),
+    # |w| after training minus |w| before ("magnitude increase"): Zhou et al. 2019,
+    # "Deconstructing Lottery Tickets" (arXiv:1905.01067). Can be negative.
+    Criterion.WEIGHT_CHANGE: Element(_statistic, trajectory.change),
+    # Of a single weight: over the steps of a training run. Of a unit: see `units`.
+    Criterion.VARIANCE: Element(_statistic, trajectory.spread),
 }
 
 
-CHUNK_ELEMENTS = 1 << 18
-"""Elements of a tensor looked at together: what fits into a processor's cache goes fastest, and
-a large tensor is not copied as a whole."""
+def lamp(values: Tensor) -> Tensor:
+    """Each square over the sum of all that are at least as large: in (0, 1], the largest has 1.
 
+    Lee et al. 2021, "Layer-adaptive sparsity for the Magnitude-based Pruning"
+    (arXiv:2010.07611). Of equal squares, the one that comes later counts as the larger.
 
-def _magnitude(network: fx.GraphModule, coupling: Coupling, element: SliceSize) -> Scores:
-    total = np.zeros(coupling.count, dtype=np.float64)
-    slots: dict[str, list[Slot]] = {}
-    for slot in coupling.slots:
-        slots.setdefault(slot.tensor, []).append(slot)
-    for name, own in slots.items():
-        tensor = attribute(network, name)
-        if not isinstance(tensor, nn.Parameter):
-            continue
-        own = [slot for slot in own if not _counted_by_rows(slot, own)]
-        for slot, sizes in zip(own, per_index(tensor.detach(), own, element), strict=True):
-            live = slot.units != STAYS
-            np.add.at(total, slot.units[live], sizes[live])
-    return total
-
-
-def _counted_by_rows(slot: Slot, own: list[Slot]) -> bool:
-    """Whether a block's columns belong to the unit of its rows, as in a depthwise convolution:
-    its elements are then counted once, by rows."""
-    flat = next((other for other in own if other.axis == 0), None)
-    if slot.blocks == 1 or flat is None:
-        return False
-    rows = flat.units.reshape(slot.blocks, -1)
-    columns = slot.units.reshape(slot.blocks, -1)
-    return bool((rows == rows[:, :1]).all() and (columns == rows[:, :1]).all())
-
-
-def per_index(tensor: Tensor, slots: list[Slot], element: SliceSize) -> list[Scores]:
-    """For every slot, the sum of `element(tensor)` over all other axes.
-
-    One pass over the tensor, in chunks along axis 0, whose sums are added up in float64. Returns
-    one number per entry of `slot.units`.
+    Args:
+        values: squares w^2 of a layer, or squared norms of units, of any shape.
     """
-    sums = [torch.zeros(slot.units.size, dtype=torch.float64) for slot in slots]
-    rows = max(1, CHUNK_ELEMENTS * tensor.shape[0] // max(tensor.numel(), 1))
-    for start in range(0, tensor.shape[0], rows):
-        elements = element(tensor[start : start + rows])
-        for slot, total in zip(slots, sums, strict=True):
-            _accumulate(elements, start, tensor.shape[0], slot, total)
-    return [total.numpy() for total in sums]
-
-
-def _accumulate(elements: Tensor, start: int, rows: int, slot: Slot, total: Tensor) -> None:
-    others = [axis for axis in range(elements.dim()) if axis != slot.axis]
-    if slot.blocks > 1:
-        per_row = (
-            elements.movedim(slot.axis, 1).flatten(2)
-            if elements.dim() > 2
-            else (elements.unsqueeze(2))
-        )
-        by_row = per_row.sum(2).double()
-        block = torch.arange(start, start + by_row.shape[0]) * slot.blocks // rows
-        total.reshape(slot.blocks, -1).index_add_(0, block, by_row)
-    elif slot.axis == 0:
-        stop = start + elements.shape[0]
-        total[start:stop] = elements.sum(others) if others else elements
-    else:
-        total += elements.sum(others)
+    flat = values.reshape(-1).double()
+    order = torch.argsort(flat, stable=True)
+    ranked = flat[order]
+    at_least = ranked.flip(0).cumsum(0).flip(0)
+    found = torch.empty_like(flat)
+    found[order] = torch.where(at_least > 0, ranked / at_least, at_least)
+    return found.reshape(values.shape)

@@ -9,20 +9,20 @@ import shlex
 
 import numpy as np
 
-from prunecli.choices import Criterion, Quantity
+from prunecli.choices import Criterion, Quantity, Strategy
 from prunecli.config import ModelConfig, RunConfig
 from prunecli.errors import NothingToPruneError
 from prunecli.graph.capture import Captured
 from prunecli.graph.cost import Cost, cost_model
 from prunecli.graph.coupling import Coupling, couple, layer_of
 from prunecli.graph.walk import Flow, walk
-from prunecli.importance.criteria import score_units
 from prunecli.importance.scores import Scores
+from prunecli.importance.units import score_units
 from prunecli.pipeline.ledger import Ledger
 from prunecli.pipeline.planning import frozen_rows
 from prunecli.pipeline.prepare import can_train, prepare
 from prunecli.progress import Reporter
-from prunecli.removal import Removal, Target, UnitsWanted
+from prunecli.removal import Removal, Target, UnitsWanted, mixture
 from prunecli.report.advice import source_line
 from prunecli.report.inspection import (
     InspectedGroup,
@@ -56,7 +56,10 @@ def inspect(config: ModelConfig, reporter: Reporter) -> Inspection:
     with reporter.step("analysing"):
         flow = walk(captured)
         coupling = couple(flow)
-        scores = score_units(captured.network, coupling, Criterion.L2, seed=0)
+        usual = mixture(Criterion.L2)
+        scores = score_units(
+            captured, flow, coupling, Strategy.STRUCTURED, usual, None, 0, reporter
+        ).normalised
         steps = _steps(flow, coupling, scores)
         costs = cost_model(captured.network, flow, coupling, captured.batch)
         before = costs.evaluate(np.ones(coupling.count, dtype=np.bool_))

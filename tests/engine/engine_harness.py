@@ -17,15 +17,16 @@ from torch import Tensor, fx, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from prunecli.choices import Criterion, Quantity
+from prunecli.choices import Criterion, Quantity, Strategy
 from prunecli.graph.capture import Captured, capture
 from prunecli.graph.cost import CostModel, cost_model
 from prunecli.graph.coupling import Coupling, couple
 from prunecli.graph.inputs import positional
 from prunecli.graph.walk import Flow, walk
-from prunecli.importance.criteria import score_units
 from prunecli.importance.scores import Scores, UnitScores
-from prunecli.removal import Choosing, Target, UnitsWanted
+from prunecli.importance.units import score_units
+from prunecli.progress import SilentReporter
+from prunecli.removal import Choosing, Target, UnitsWanted, mixture
 from prunecli.selection.budget import select
 from prunecli.selection.plan import Plan, kept_units
 from prunecli.surgery.compact import compact
@@ -117,7 +118,16 @@ def macs(share: float) -> Target:
 
 
 def scores(found: Analysis, criterion: Criterion, seed: int = 0) -> Scores:
-    return score_units(found.captured.network, found.coupling, criterion, seed)
+    return score_units(
+        found.captured,
+        found.flow,
+        found.coupling,
+        Strategy.STRUCTURED,
+        mixture(criterion),
+        None,
+        seed,
+        SilentReporter(),
+    ).normalised
 
 
 def choose(found: Analysis, target: Target, criterion: Criterion, seed: int = 0) -> Plan:
