@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ class Returned:
     """
 
     names: tuple[str, ...] = ()
-    dropped: tuple[str, ...] = field(default=())
+    dropped: tuple[str, ...] = ()
     outputs: tuple[Tensor, ...] = ()
 
 
@@ -190,14 +190,26 @@ TOLERANCES = {torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """How far two ways to compute an answer may be apart, of its largest value."""
 TOLERANCE = 1e-3
 
+UNLIKE = (
+    "the captured network must answer as the model does",
+    "a forward that keeps state between calls, or hides work from PyTorch (numpy), cannot be "
+    "captured; if yours does neither, please report it with the model",
+)
+"""What is wrong with a network that answers something else, and what to do."""
+
 
 def compare_answers(
-    module: nn.Module, network: nn.Module, example: Example, expected: tuple[Tensor, ...]
+    module: nn.Module,
+    network: nn.Module,
+    example: Example,
+    expected: tuple[Tensor, ...],
+    unlike: tuple[str, str] = UNLIKE,
 ) -> str:
     """What is to be said of a captured `network`: nothing where it answers as the module did.
 
     Args:
         expected: what the module answered.
+        unlike: what to say where the network answers something else, and the hint.
 
     Raises:
         ModelError: it answers something else.
@@ -210,16 +222,12 @@ def compare_answers(
     if any(map(_apart, expected, try_forward(module, example).outputs)):
         return RANDOM
     one, two = expected[apart[0]], found[apart[0]]
-    raise ModelError(
-        "model: the captured network must answer as the model does, got "
-        + (
-            f"other values in output {apart[0]}"
-            if one.shape == two.shape
-            else f"{tuple(two.shape)} for {tuple(one.shape)}"
-        ),
-        "a forward that keeps state between calls, or hides work from PyTorch (numpy), cannot be "
-        "captured; if yours does neither, please report it with the model",
+    got = (
+        f"other values in output {apart[0]}"
+        if one.shape == two.shape
+        else f"{tuple(two.shape)} for {tuple(one.shape)}"
     )
+    raise ModelError(f"model: {unlike[0]}, got {got}", unlike[1])
 
 
 def _run(network: nn.Module, example: Example) -> tuple[Tensor, ...]:

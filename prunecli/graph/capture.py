@@ -17,14 +17,15 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
 from prunecli.errors import ModelError
-from prunecli.graph.calling import compare_answers, flat_forward, try_forward
+from prunecli.graph.calling import UNLIKE, compare_answers, flat_forward, try_forward
 from prunecli.graph.failing import cannot_capture
 from prunecli.graph.folding import fold
 from prunecli.graph.inlining import inline_contexts
 from prunecli.graph.inputs import BATCH, Axes, Domain, Example, batch_name, domains, draw
 from prunecli.graph.lengths import any_length
 from prunecli.graph.masks import masks_as_given
-from prunecli.graph.packed import packed_as_padded, settle
+from prunecli.graph.packed import UNLIKE as UNLIKE_PACKED
+from prunecli.graph.packed import drop_unasked, packed_as_padded
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,10 @@ def quiet_export() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def fitting_example(module: nn.Module, examples: Iterable[Example]) -> Example:
-    """The first of `examples` that `module` takes.
+def fitting_example(
+    module: nn.Module, examples: Iterable[Example]
+) -> tuple[Example, tuple[Tensor, ...]]:
+    """The first of `examples` that `module` takes, and what it answers.
 
     Raises:
         ModelError: the module takes none; says why not the first.
@@ -121,35 +124,37 @@ def fitting_example(module: nn.Module, examples: Iterable[Example]) -> Example:
     rejected: ModelError | None = None
     for example in examples:
         try:
-            try_forward(module, example)
+            return example, try_forward(module, example).outputs
         except ModelError as error:
             rejected = rejected or error
-        else:
-            return example
     assert rejected is not None
     raise rejected
 
 
-def capture(module: nn.Module, example: Example) -> Captured:
+def capture(
+    module: nn.Module, example: Example, answer: tuple[Tensor, ...] | None = None
+) -> Captured:
     """Export `module` in evaluation mode, with free axes where the module allows them.
 
     Args:
         module: any network; put into evaluation mode.
+        answer: what it answers to the example, if that is known (see `fitting_example`).
 
     Raises:
         ModelError: the module rejects the inputs, or cannot be captured.
     """
     module.eval()
-    expected = try_forward(module, example).outputs
+    expected = try_forward(module, example).outputs if answer is None else answer
     with flat_forward(module, example) as returned:
         with packed_as_padded() as packed:
             program = _export(module, example.tensors, example.axes)
         network = _flat_network(program)
         if packed:
-            settle(module, network, example.tensors)
+            drop_unasked(network)
     found = _captured(network, example.tensors, example.axes, returned.names)
     notes = [f"the output {item} is not a tensor: left out" for item in returned.dropped]
-    notes += filter(None, [compare_answers(module, network, example, expected)])
+    unlike = UNLIKE_PACKED if packed else UNLIKE
+    notes += filter(None, [compare_answers(module, network, example, expected, unlike)])
     # What was only guessed so far, before it was known which numbers are indices of what.
     generator = torch.Generator().manual_seed(0)
     drawn = _drawn(found.domains, found.axes, {}, generator)

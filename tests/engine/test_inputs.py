@@ -93,7 +93,7 @@ class Any2(nn.Module):
 
 def captured(module: nn.Module, *inputs: str, by_position: bool = False) -> Captured:
     examples = of_specs(parse_inputs(inputs), by_position)
-    return capture(module, fitting_example(shaken(module), examples))
+    return capture(module, *fitting_example(shaken(module), examples))
 
 
 def halved(found: Captured) -> torch.fx.GraphModule:
@@ -416,3 +416,16 @@ def test_a_network_that_answers_at_random_is_told() -> None:
             return self.a(x) + torch.rand_like(x[:, :1])
 
     assert RANDOM in captured(Noisy(), "x=float32[batch,5]").notes
+
+
+def test_the_network_runs_once_before_it_is_captured() -> None:
+    asked: list[tuple[int, ...]] = []
+
+    class Counted(Text):
+        def forward(self, input_ids: Tensor) -> Tensor:  # type: ignore[override]
+            if not torch.compiler.is_compiling():
+                asked.append(tuple(input_ids.shape))
+            return self.head(self.tokens(input_ids)).mean(1)
+
+    captured(Counted(), "input_ids=int64[batch,seq]")
+    assert len(asked) == 1
