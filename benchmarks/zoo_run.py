@@ -21,7 +21,6 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 import zoo_memory
 from prunecli.choices import Criterion, Quantity
-from prunecli.config import RunConfig
 from prunecli.errors import ModelError, PrunecliError
 from prunecli.export.onnx_file import make_exportable, write_onnx
 from prunecli.graph.capture import Captured, capture
@@ -31,7 +30,7 @@ from prunecli.graph.fields import Value
 from prunecli.graph.inputs import EXAMPLE_BATCH, Example, positional
 from prunecli.graph.walk import Flow, walk
 from prunecli.importance.criteria import score_units
-from prunecli.removal import Target
+from prunecli.removal import Target, UnitsWanted
 from prunecli.selection.budget import select, smallest
 from prunecli.selection.plan import Plan, kept_units
 from prunecli.surgery.compact import compact
@@ -151,7 +150,7 @@ def _plan(captured: Captured, analysis: _Analysis, recorder: Recorder) -> tuple[
     share = SHARE if least <= SHARE else min(least + 0.01, 0.999)
     recorder.note(target=share)
     target = Target(Quantity.MACS, share, None, f"{100 * share:.1f}%")
-    rounding = RunConfig.round_to
+    rounding = UnitsWanted.round_to
     plan = select(coupling, costs, scores, target, Criterion.L2.value, SEED, rounding)
     recorder.note(
         macs_share=plan.after.macs / plan.before.macs,
