@@ -18,7 +18,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from prunecli.errors import ModelError
+from prunecli.errors import ModelError, with_type
 from prunecli.export.attention import with_four_axes
 from prunecli.export.forms import in_onnx_terms
 from prunecli.graph.capture import Captured, recapture
@@ -88,7 +88,7 @@ def _cause(error: BaseException) -> str:
     """The first line of what went wrong first; the exporter wraps it in advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+    return with_type(error)
 
 
 def _clean(model: onnx.ModelProto, origin: Captured) -> None:

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from prunecli.errors import ConfigError, ModelError
-from prunecli.graph.failing import first_line
+from prunecli.errors import ConfigError, ModelError, first_line
 from prunecli.graph.inputs import Example
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
