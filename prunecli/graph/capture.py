@@ -99,8 +99,8 @@ def _drawn(
 
 @contextmanager
 def quiet_export() -> Iterator[None]:
-    """Hide what torch.export prints about its own internals: warnings, and whole graphs where it
-    fails."""
+    """Hide what torch.export and the ONNX exporter print about their own internals: progress,
+    warnings, and whole graphs where they fail."""
     loggers = [logging.getLogger(name) for name in ("torch", "torch.fx", "torch._export")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
