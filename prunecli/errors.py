@@ -6,6 +6,9 @@ code; nothing else in the package prints or exits.
 
 from typing import ClassVar
 
+LONGEST = 300
+"""Characters of somebody else's message that are passed on."""
+
 
 class PrunecliError(Exception):
     """A failure the user can act on.
@@ -72,3 +75,15 @@ class TrainingError(PrunecliError):
     """Fine-tuning or scoring ran into numbers that are not finite."""
 
     exit_code = 1
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong in somebody else's code, in one line; its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:LONGEST] if lines else type(error).__name__
+
+
+def with_type(error: BaseException) -> str:
+    """The same after the error's type: `KeyError: 'weights'`."""
+    name, said = type(error).__name__, first_line(error)
+    return name if said == name else f"{name}: {said}"

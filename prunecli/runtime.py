@@ -3,31 +3,16 @@
 Stage: below loading. Used wherever a file is opened or run; never opens one itself.
 """
 
-from onnxruntime.capi.onnxruntime_pybind11_state import (
-    EPFail,
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-    NoSuchFile,
-    NotImplemented,
-    RuntimeException,
-)
+from onnxruntime.capi import onnxruntime_pybind11_state as raised
 
 RUNTIME_ERRORS = (
-    EPFail,
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-    NoSuchFile,
-    NotImplemented,
-    RuntimeException,
+    raised.EPFail,
+    raised.Fail,
+    raised.InvalidArgument,
+    raised.InvalidGraph,
+    raised.InvalidProtobuf,
+    raised.NoSuchFile,
+    raised.NotImplemented,
+    raised.RuntimeException,
 )
 """They share no base class below Exception."""
-
-
-def first_line(error: BaseException) -> str:
-    """What went wrong, in one line."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

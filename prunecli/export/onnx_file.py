@@ -4,12 +4,9 @@ Stage: export. In: a graph and example inputs. Out: a file. Never verifies (see 
 never gives a file its final name.
 """
 
-import contextlib
 import io
-import logging
 import re
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +15,10 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from prunecli.errors import ModelError
+from prunecli.errors import ModelError, with_type
 from prunecli.export.attention import with_four_axes
 from prunecli.export.forms import in_onnx_terms
-from prunecli.graph.capture import Captured, recapture
+from prunecli.graph.capture import Captured, quiet_export, recapture
 from prunecli.graph.lengths import any_length
 
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")
@@ -62,7 +59,7 @@ def write_onnx(exportable: Exportable, path: Path, metadata: Mapping[str, str]) 
     try:
         # Without gradients, as during capture: with them, attention takes another path, whose
         # results have other strides than the captured views were made for.
-        with _silence(), torch.no_grad(), any_length():
+        with quiet_export(), torch.no_grad(), any_length():
             exported = torch.onnx.export(
                 program,
                 exportable.origin.inputs,
@@ -88,7 +85,7 @@ def _cause(error: BaseException) -> str:
     """The first line of what went wrong first; the exporter wraps it in advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+    return with_type(error)
 
 
 def _clean(model: onnx.ModelProto, origin: Captured) -> None:
@@ -118,7 +115,7 @@ def write_program(exportable: Exportable, path: Path) -> None:
     """Write the network as a `.pt2` program, which can be loaded, trained and pruned again."""
     # Through memory: where the disk is full, torch's own writer ends the process with a core dump.
     buffer = io.BytesIO()
-    with _silence():
+    with quiet_export():
         torch.export.save(exportable.program, buffer)
     path.write_bytes(buffer.getbuffer())
 
@@ -135,12 +132,3 @@ def initializer_elements(path: Path) -> int:
                 size *= extent
             total += size
     return total
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """The exporter prints progress to stdout and warns about its own internals."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield

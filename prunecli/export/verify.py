@@ -14,10 +14,10 @@ import onnxruntime
 import torch
 from torch import Tensor, fx
 
-from prunecli.errors import VerificationError
+from prunecli.errors import VerificationError, first_line
 from prunecli.export.onnx_file import Exportable, initializer_elements
 from prunecli.graph.capture import Captured
-from prunecli.runtime import RUNTIME_ERRORS, first_line
+from prunecli.runtime import RUNTIME_ERRORS
 
 BATCHES = (1, 3)
 """Two batch sizes, neither the one used during capture."""

@@ -7,16 +7,16 @@ captured graph: behind it, every network takes tensors and returns tensors.
 
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-from prunecli.errors import ConfigError, ModelError
-from prunecli.graph.failing import first_line
+from prunecli.errors import ConfigError, ModelError, first_line
 from prunecli.graph.inputs import Example
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -33,7 +33,7 @@ class Returned:
     """
 
     names: tuple[str, ...] = ()
-    dropped: tuple[str, ...] = field(default=())
+    dropped: tuple[str, ...] = ()
     outputs: tuple[Tensor, ...] = ()
 
 
@@ -172,7 +172,8 @@ def try_forward(module: nn.Module, example: Example) -> Returned:
     """
     try:
         with flat_forward(module, example) as returned, torch.no_grad():
-            returned.outputs = _run(module, example)
+            found = module(*(item.clone() for item in example.tensors))
+            returned.outputs = found if isinstance(found, tuple) else (found,)
     except (RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:
         what = "an input of shape" if len(example.tensors) == 1 else "inputs of shapes"
         raise ModelError(
@@ -190,42 +191,73 @@ TOLERANCES = {torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """How far two ways to compute an answer may be apart, of its largest value."""
 TOLERANCE = 1e-3
 
+UNLIKE = (
+    "the captured network must answer as the model does",
+    "a forward that keeps state between calls, or hides work from PyTorch (numpy), cannot be "
+    "captured; if yours does neither, please report it with the model",
+)
+"""What is wrong with a network that answers something else, and what to do."""
+
 
 def compare_answers(
-    module: nn.Module, network: nn.Module, example: Example, expected: tuple[Tensor, ...]
+    network: nn.Module,
+    inputs: tuple[Tensor, ...],
+    expected: tuple[Tensor, ...],
+    again: Callable[[], tuple[Tensor, ...]],
+    unlike: tuple[str, str] = UNLIKE,
 ) -> str:
-    """What is to be said of a captured `network`: nothing where it answers as the module did.
+    """What is to be said of a captured `network`: nothing where it answers as the original did.
 
     Args:
-        expected: what the module answered.
+        expected: what the original answered.
+        again: asks the original once more.
+        unlike: what to say where the network answers something else, and the hint.
 
     Raises:
         ModelError: it answers something else.
     """
     with torch.no_grad():
-        found = _run(network, example)
+        found = _answer(network, inputs, {})
     apart = [place for place, pair in enumerate(zip(expected, found, strict=True)) if _apart(*pair)]
     if not apart:
         return ""
-    if any(map(_apart, expected, try_forward(module, example).outputs)):
+    if any(map(_apart, expected, again())):
         return RANDOM
     one, two = expected[apart[0]], found[apart[0]]
-    raise ModelError(
-        "model: the captured network must answer as the model does, got "
-        + (
-            f"other values in output {apart[0]}"
-            if one.shape == two.shape
-            else f"{tuple(two.shape)} for {tuple(one.shape)}"
-        ),
-        "a forward that keeps state between calls, or hides work from PyTorch (numpy), cannot be "
-        "captured; if yours does neither, please report it with the model",
+    got = (
+        f"other values in output {apart[0]}"
+        if one.shape == two.shape
+        else f"{tuple(two.shape)} for {tuple(one.shape)}"
     )
+    raise ModelError(f"model: {unlike[0]}, got {got}", unlike[1])
 
 
-def _run(network: nn.Module, example: Example) -> tuple[Tensor, ...]:
-    # Copies, since a network may work on its input in place.
-    found = network(*(item.clone() for item in example.tensors))
-    return found if isinstance(found, tuple) else (found,)
+def program_answer(
+    network: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]
+) -> tuple[Tensor, ...]:
+    """The tensors that a program returns for its example inputs.
+
+    Raises:
+        ModelError: it does not run on them.
+    """
+    try:
+        with torch.no_grad():
+            return _answer(network, args, keywords)
+    except (RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:
+        raise ModelError(
+            f"program: must run on the example inputs in the file, got {first_line(error)}",
+            "export it again with torch.export.export(model, (tensor,)) and save with its inputs",
+        ) from error
+
+
+def _answer(
+    network: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]
+) -> tuple[Tensor, ...]:
+    # Copies, since a network may work on its input in place, and count or average in its buffers.
+    given = tree_map_only(Tensor, Tensor.clone, (args, keywords))
+    buffers = {name: item.clone() for name, item in network.named_buffers()}
+    found = torch.func.functional_call(network, buffers, *given)
+    return tuple(item for item in tree_leaves(found) if isinstance(item, Tensor))
 
 
 def _apart(one: Tensor, two: Tensor) -> bool:

@@ -10,21 +10,29 @@ import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
 from prunecli.errors import ModelError
-from prunecli.graph.calling import compare_answers, flat_forward, try_forward
+from prunecli.graph.calling import (
+    UNLIKE,
+    compare_answers,
+    flat_forward,
+    program_answer,
+    try_forward,
+)
 from prunecli.graph.failing import cannot_capture
+from prunecli.graph.flattening import flat, unlifted
 from prunecli.graph.folding import fold
-from prunecli.graph.inlining import inline_contexts
 from prunecli.graph.inputs import BATCH, Axes, Domain, Example, batch_name, domains, draw
 from prunecli.graph.lengths import any_length
 from prunecli.graph.masks import masks_as_given
-from prunecli.graph.packed import packed_as_padded, settle
+from prunecli.graph.packed import UNLIKE as UNLIKE_PACKED
+from prunecli.graph.packed import drop_unasked, packed_as_padded
 
 
 @dataclass(frozen=True)
@@ -91,8 +99,8 @@ def _drawn(
 
 @contextmanager
 def quiet_export() -> Iterator[None]:
-    """Hide what torch.export prints about its own internals: warnings, and whole graphs where it
-    fails."""
+    """Hide what torch.export and the ONNX exporter print about their own internals: progress,
+    warnings, and whole graphs where they fail."""
     loggers = [logging.getLogger(name) for name in ("torch", "torch.fx", "torch._export")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -111,8 +119,10 @@ def quiet_export() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def fitting_example(module: nn.Module, examples: Iterable[Example]) -> Example:
-    """The first of `examples` that `module` takes.
+def fitting_example(
+    module: nn.Module, examples: Iterable[Example]
+) -> tuple[Example, tuple[Tensor, ...]]:
+    """The first of `examples` that `module` takes, and what it answers.
 
     Raises:
         ModelError: the module takes none; says why not the first.
@@ -121,35 +131,40 @@ def fitting_example(module: nn.Module, examples: Iterable[Example]) -> Example:
     rejected: ModelError | None = None
     for example in examples:
         try:
-            try_forward(module, example)
+            return example, try_forward(module, example).outputs
         except ModelError as error:
             rejected = rejected or error
-        else:
-            return example
     assert rejected is not None
     raise rejected
 
 
-def capture(module: nn.Module, example: Example) -> Captured:
+def capture(
+    module: nn.Module, example: Example, answer: tuple[Tensor, ...] | None = None
+) -> Captured:
     """Export `module` in evaluation mode, with free axes where the module allows them.
 
     Args:
         module: any network; put into evaluation mode.
+        answer: what it answers to the example, if that is known (see `fitting_example`).
 
     Raises:
         ModelError: the module rejects the inputs, or cannot be captured.
     """
     module.eval()
-    expected = try_forward(module, example).outputs
+    expected = try_forward(module, example).outputs if answer is None else answer
     with flat_forward(module, example) as returned:
         with packed_as_padded() as packed:
             program = _export(module, example.tensors, example.axes)
-        network = _flat_network(program)
+        network = flat(unlifted(program))
         if packed:
-            settle(module, network, example.tensors)
+            drop_unasked(network)
     found = _captured(network, example.tensors, example.axes, returned.names)
     notes = [f"the output {item} is not a tensor: left out" for item in returned.dropped]
-    notes += filter(None, [compare_answers(module, network, example, expected)])
+    unlike = UNLIKE_PACKED if packed else UNLIKE
+    said = compare_answers(
+        network, example.tensors, expected, lambda: try_forward(module, example).outputs, unlike
+    )
+    notes += [said] if said else []
     # What was only guessed so far, before it was known which numbers are indices of what.
     generator = torch.Generator().manual_seed(0)
     drawn = _drawn(found.domains, found.axes, {}, generator)
@@ -166,9 +181,10 @@ def capture_program(program: ExportedProgram) -> Captured:
     """Take a program that was exported elsewhere (a `.pt2` file) as it is.
 
     Raises:
-        ModelError: the program holds no example inputs.
+        ModelError: the program holds no example inputs, or does not run on them.
     """
-    leaves = torch.utils._pytree.tree_leaves(program.example_inputs or ())
+    given: tuple[Any, Any] = program.example_inputs or ((), {})
+    leaves = torch.utils._pytree.tree_leaves(given)
     # Copies, because an example that is a view of a whole data set would be saved with all of it.
     inputs = tuple(item.detach().clone() for item in leaves if isinstance(item, Tensor))
     if not inputs:
@@ -176,7 +192,9 @@ def capture_program(program: ExportedProgram) -> Captured:
             "program: example inputs must be stored in the file, got none",
             "export it again with torch.export.export(model, (tensor,)) and save with its inputs",
         )
-    network = _flat_network(program)
+    original = unlifted(program)
+    expected = program_answer(original, *given)
+    network = flat(original)
     axes = tuple(
         tuple(f"{node.name}_{axis}" if axis else BATCH for axis in range(node.meta["val"].dim()))
         for node in network.graph.find_nodes(op="placeholder")
@@ -187,7 +205,11 @@ def capture_program(program: ExportedProgram) -> Captured:
         if len(outputs) == 1
         else tuple(f"output_{place}" for place in range(len(outputs)))
     )
-    return _captured(network, inputs, axes, names)
+    found = _captured(network, inputs, axes, names)
+    said = compare_answers(
+        network, inputs, expected, lambda: program_answer(unlifted(program), *given)
+    )
+    return replace(found, notes=(*found.notes, said)) if said else found
 
 
 def fx_outputs(network: fx.GraphModule) -> list[fx.Node]:
@@ -227,48 +249,6 @@ def _export(
             return torch.export.export(module, inputs, dynamic_shapes=shapes)
     except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError) as error:
         raise cannot_capture(module, error) from error
-
-
-def _flat_network(program: ExportedProgram) -> fx.GraphModule:
-    """The program as a graph module that takes and returns tensors one after another."""
-    network = program.module(check_guards=False)
-    if not isinstance(network, fx.GraphModule):
-        raise ModelError("program: does not unlift to a graph module")
-    inline_contexts(network)
-    for node in list(network.graph.nodes):
-        # Export's checks would reject the compact network's own shapes, other devices, and the
-        # precision in which results are compared.
-        guard = node.op == "call_module" and node.target == "_guards_fn"
-        if guard or node.target is torch.ops.aten._assert_tensor_metadata.default:
-            network.graph.erase_node(node)
-    # Checks of the arguments as they were before flattening.
-    for hooks in (network._forward_pre_hooks, network._forward_hooks):
-        hooks.clear()
-    network._forward_pre_hooks_with_kwargs.clear()
-    _flatten(network.graph)
-    _drop_unread(network)
-    network.recompile()
-    return network
-
-
-def _flatten(graph: fx.Graph) -> None:
-    graph.set_codegen(fx.graph.CodeGen())
-    for node in graph.find_nodes(op="placeholder"):
-        # Flags and missing arguments were decided when the program was exported.
-        if not isinstance(node.meta.get("val"), Tensor):
-            if node.users:
-                raise ModelError(
-                    f"program: inputs must be tensors, got a number as {node.name}",
-                    "export a wrapper that passes it as a constant",
-                )
-            graph.erase_node(node)
-    output = next(iter(graph.find_nodes(op="output")))
-    held: list[fx.Node] = []
-    fx.map_arg(output.args[0], held.append)
-    held = [node for node in held if isinstance(node.meta.get("val"), Tensor)]
-    if not held:
-        raise ModelError("program: must return tensors, got none", "export a model that does")
-    output.args = (held[0] if len(held) == 1 else tuple(held),)
 
 
 def _captured(
@@ -312,18 +292,3 @@ def fixed_batch(network: fx.GraphModule) -> int | None:
     if not isinstance(first, Tensor) or not first.dim() or _is_free(first.shape[0]):
         return None
     return int(first.shape[0])
-
-
-def _drop_unread(network: fx.GraphModule) -> None:
-    """Forget parameters that the graph does not read, such as those of heads that exist only in
-    training: they would count as parts of the network and be stored with it."""
-    read = set()
-    for node in network.graph.find_nodes(op="get_attr"):
-        if node.users:
-            read.add(str(node.target))
-        else:
-            network.graph.erase_node(node)
-    for name, _ in list(network.named_parameters(remove_duplicate=False)):
-        if name not in read:
-            path, _, leaf = name.rpartition(".")
-            delattr(network.get_submodule(path), leaf)

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from torch import nn
 
-from prunecli.errors import ModelError
+from prunecli.errors import ModelError, first_line
 
 LIBRARY = re.compile(r"[\\/](site-packages|dist-packages)[\\/]torch[\\/]")
 
@@ -23,12 +23,6 @@ ADVICE = (
 """Words of torch's message -> what to do."""
 
 DEFAULT = "this step must become tensor operators; the torch.export documentation says which exist"
-
-
-def first_line(error: BaseException) -> str:
-    """What went wrong, without the rest of the traceback."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def cannot_capture(module: nn.Module, error: BaseException) -> ModelError:

@@ -21,7 +21,7 @@ from torch.export.pt2_archive import PT2ArchiveReader
 # with another zip reader and unpickled freely.
 from torch.export.pt2_archive._package import load_pt2
 
-from prunecli.errors import CheckpointError
+from prunecli.errors import CheckpointError, with_type
 from prunecli.loading.finite import check_finite
 from prunecli.loading.pt2_guard import CONSTANTS, MODEL, WEIGHTS, check_archive
 from prunecli.loading.usercode import user_code
@@ -71,10 +71,8 @@ def load_program(path: Path, *, allow_pickle: bool) -> ExportedProgram:
 
 
 def _damaged(path: Path, error: BaseException) -> CheckpointError:
-    text = str(error).strip().splitlines()
-    detail = f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
     return CheckpointError(
-        f"checkpoint {path}: must be a readable exported program, got {detail}",
+        f"checkpoint {path}: must be a readable exported program, got {with_type(error)}",
         f"the file is damaged or was saved by another torch version: {EXPORT_AGAIN} "
         f"(torch {torch.__version__} is reading)",
     )

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from prunecli.errors import CheckpointError
+from prunecli.errors import CheckpointError, with_type
 from prunecli.loading.detect import DOWNLOAD_AGAIN, FileKind
 from prunecli.loading.usercode import user_code
 
@@ -163,8 +163,6 @@ def _cut_off(path: Path) -> CheckpointError:
 
 
 def _damaged(path: Path, error: BaseException) -> CheckpointError:
-    lines = str(error).strip().splitlines()
-    detail = f": {lines[0][:150]}" if lines else ""
     return CheckpointError(
-        f"checkpoint {path}: must be complete, got {type(error).__name__}{detail}", DOWNLOAD_AGAIN
+        f"checkpoint {path}: must be complete, got {with_type(error)}", DOWNLOAD_AGAIN
     )

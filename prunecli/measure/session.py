@@ -13,9 +13,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from prunecli.errors import ModelError
+from prunecli.errors import ModelError, first_line
 from prunecli.graph.inputs import batch_name
-from prunecli.runtime import RUNTIME_ERRORS, first_line
+from prunecli.runtime import RUNTIME_ERRORS
 
 Array = NDArray[Any]
 

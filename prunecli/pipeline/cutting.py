@@ -17,7 +17,7 @@ from prunecli.pipeline.told import units_step
 from prunecli.recovery import reconstruct
 from prunecli.removal import Choosing, Target, UnitsWanted
 from prunecli.report import record
-from prunecli.selection.budget import amount, select
+from prunecli.selection.budget import select
 from prunecli.selection.plan import Plan, kept_units
 from prunecli.surgery.compact import compact
 from prunecli.surgery.kept import Kept, make_kept
@@ -95,7 +95,12 @@ def wanted_units(job: Job, state: State, found: Analysis, share: float) -> Units
         Quantity.CHANNELS: float((state.units or (found.coupling.count, 0))[0]),
     }[target.quantity]
     limit = before - share * (before - target.limit(before))
-    if amount(target.quantity, found.costs, found.coupling) <= limit:
+    now = {
+        Quantity.MACS: state.cost.macs,
+        Quantity.PARAMS: state.cost.params,
+        Quantity.CHANNELS: float(found.coupling.count),
+    }[target.quantity]
+    if now <= limit:
         job.ledger.remark(f"{target.in_words()}: reached without removing more units")
         return None
     return replace(wanted, target=Target(target.quantity, None, limit, f"{limit:.0f}"))

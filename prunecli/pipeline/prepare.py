@@ -105,14 +105,14 @@ def _capture(config: RunConfig, loaded: LoadedModel, data: DataSet | None) -> Ca
         return capture_program(loaded.program)
     assert loaded.module is not None
     try:
-        example = fitting_example(loaded.module, _examples(config.model, loaded, data))
+        example, answer = fitting_example(loaded.module, _examples(config.model, loaded, data))
     except RuntimeError as error:  # what the CPU's allocator raises
         raise ConfigError(
             "--input-shape: an input must fit the memory, got "
             f"{config.model.input_shape or config.model.inputs}",
             "give the shape that the network was trained on",
         ) from error
-    return capture(loaded.module, example)
+    return capture(loaded.module, example, answer)
 
 
 def _examples(config: ModelConfig, loaded: LoadedModel, data: DataSet | None) -> Iterator[Example]:

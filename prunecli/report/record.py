@@ -287,17 +287,30 @@ def compute_achieved(
     Raises:
         ZeroDivisionError: something was 0 before; such a network has nothing to prune.
     """
+    unknown = (None, None)
+    units_before, units_after = channels or unknown
+    layers_before, layers_after = layers or unknown
+    weights_before, weights_after = weights or unknown
     return Achieved(
-        *macs,
-        *params,
-        macs[1] / macs[0],
-        params[1] / params[0],
-        *(channels or (None, None)),
-        None if channels is None else (channels[0] - channels[1]) / channels[0],
-        *(layers or (None, None)),
-        *(weights or (None, None)),
-        None if weights is None else (weights[0] - weights[1]) / weights[0],
+        macs_before=macs[0],
+        macs_after=macs[1],
+        params_before=params[0],
+        params_after=params[1],
+        macs_share=macs[1] / macs[0],
+        params_share=params[1] / params[0],
+        channels_before=units_before,
+        channels_after=units_after,
+        channels_removed_share=_gone(channels),
+        layers_before=layers_before,
+        layers_after=layers_after,
+        weights_before=weights_before,
+        weights_after=weights_after,
+        weights_removed_share=_gone(weights),
     )
+
+
+def _gone(pair: Pair | None) -> float | None:
+    return None if pair is None else (pair[0] - pair[1]) / pair[0]
 
 
 def with_differences(rows: Sequence[Row]) -> tuple[Row, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from prunecli.errors import VerificationError
+from prunecli.errors import VerificationError, first_line
 from prunecli.graph.capture import Captured
 from prunecli.graph.fields import Value
 from prunecli.graph.nodes import attribute, operator_name
@@ -110,10 +110,9 @@ def _run_compact(network: Stepper, node: fx.Node, inputs: Any, first: str) -> An
     try:
         return network.run_one(node, inputs)
     except (RuntimeError, IndexError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
         raise VerificationError(
             f"oracle: the pruned network differs from the original first at {first or node.name}, "
-            f"and cannot compute {node.name}: {reason}",
+            f"and cannot compute {node.name}: {first_line(error)}",
             BUG,
         ) from error
 

@@ -13,11 +13,13 @@ import pytest
 import torch
 from engine_harness import channels, choose, shaken
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from prunecli.choices import Criterion
 from prunecli.errors import ConfigError, ModelError
 from prunecli.export.onnx_file import make_exportable, write_onnx
 from prunecli.export.verify import verify_outputs
+from prunecli.graph import folding
 from prunecli.graph.calling import RANDOM
 from prunecli.graph.capture import Captured, capture, capture_program, fitting_example
 from prunecli.graph.cost import cost_model
@@ -93,7 +95,7 @@ class Any2(nn.Module):
 
 def captured(module: nn.Module, *inputs: str, by_position: bool = False) -> Captured:
     examples = of_specs(parse_inputs(inputs), by_position)
-    return capture(module, fitting_example(shaken(module), examples))
+    return capture(module, *fitting_example(shaken(module), examples))
 
 
 def halved(found: Captured) -> torch.fx.GraphModule:
@@ -416,3 +418,49 @@ def test_a_network_that_answers_at_random_is_told() -> None:
             return self.a(x) + torch.rand_like(x[:, :1])
 
     assert RANDOM in captured(Noisy(), "x=float32[batch,5]").notes
+
+
+def test_the_network_runs_once_before_it_is_captured() -> None:
+    asked: list[tuple[int, ...]] = []
+
+    class Counted(Text):
+        def forward(self, input_ids: Tensor) -> Tensor:  # type: ignore[override]
+            if not torch.compiler.is_compiling():
+                asked.append(tuple(input_ids.shape))
+            return self.head(self.tokens(input_ids)).mean(1)
+
+    captured(Counted(), "input_ids=int64[batch,seq]")
+    assert len(asked) == 1
+
+
+def test_a_program_in_training_is_told_to_answer_at_random_and_keeps_its_statistics() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5)).train()
+    program = torch.export.export(module, (torch.randn(2, 3, 8, 8),))
+    before = {name: item.clone() for name, item in program.state_dict.items()}
+    assert capture_program(program).notes[-1] == RANDOM
+    assert all(torch.equal(item, program.state_dict[name]) for name, item in before.items())
+
+
+def test_a_folded_program_answers_as_the_program_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nn.Sequential(weight_norm(nn.Linear(6, 8)), nn.ReLU(), nn.Linear(8, 2)).eval()
+    program = torch.export.export(module, (torch.randn(2, 6),))
+    notes = capture_program(program).notes
+    assert any("weight norm folded" in note for note in notes)
+    assert RANDOM not in notes
+    original = folding._folded_value
+
+    def doubled(*given: Any) -> nn.Parameter | None:
+        value = original(*given)
+        return None if value is None else nn.Parameter(2 * value)
+
+    monkeypatch.setattr(folding, "_folded_value", doubled)
+    with pytest.raises(ModelError, match="must answer as the model does, got other values"):
+        capture_program(program)
+
+
+def test_a_program_that_does_not_take_its_example_inputs_is_refused() -> None:
+    module = nn.Linear(6, 8)
+    program = torch.export.export(module, (torch.randn(2, 6),))
+    program.example_inputs = ((torch.randn(2, 5),), {})
+    with pytest.raises(ModelError, match="program: must run on the example inputs in the file"):
+        capture_program(program)
