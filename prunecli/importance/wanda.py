@@ -10,8 +10,9 @@ compares scores within each output (--scope local comes closest). A bias multipl
 scale something of mean square 1: theirs is the norm of as many ones.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,16 +21,10 @@ from torch import Tensor, fx
 from prunecli.errors import ModelError
 from prunecli.graph.maskable import MOVES, Maskable
 from prunecli.graph.nodes import attribute, operator_name
-from prunecli.graph.reading import VECTORS, Kind, given
+from prunecli.graph.reading import VECTORS, Kind
 from prunecli.graph.stepping import Stepper
 from prunecli.importance.evidence import Evidence
-
-Values = Callable[[Any], Any]
-"""A node's value; anything else as it is."""
-
-Sums = Iterator[tuple[fx.Node, Tensor]]
-"""Operand that is a weight, and the sums of squares of what its elements multiply, broadcasting
-to it."""
+from prunecli.importance.feeding import FEEDS
 
 
 def input_norms(evidence: Evidence, maskables: Sequence[Maskable]) -> Mapping[str, Tensor]:
@@ -88,7 +83,9 @@ def _readers(network: fx.GraphModule, maskables: Sequence[Maskable]) -> _Readers
         for reader in item.readers:
             for operand in nodes[reader].all_input_nodes:
                 source, path = _origin(operand)
-                if source.op != "get_attr" or not _same(attribute(network, str(source.target)), weight):
+                if source.op != "get_attr" or not _same(
+                    attribute(network, str(source.target)), weight
+                ):
                     continue
                 places = _places(item.shape, path) if path else None
                 read = _Read(item.name, item.kind is Kind.VECTOR, item.shape, places)
@@ -126,34 +123,42 @@ def _run(
 ) -> Iterator[tuple[_Read, Tensor]]:
     """Run one batch; for every weight at every reader, sums of squares placed in the parameter."""
     stepper = Stepper(network, torch.promote_types(inputs.dtype, torch.float32))
-
-    def value(item: Any) -> Any:
-        return stepper.map_nodes_to_values(item, item) if item is not None else None
-
     given_inputs = iter([inputs])
     for node in network.graph.nodes:
         own = readers.get(node.name, {})
-        sums = SUMS.get(operator_name(node)) if own else None
+        feeds = FEEDS.get(operator_name(node)) if own else None
         # Before the node runs: afterwards its operands may be gone, or overwritten.
-        for operand, squares in sums(node, value) if sums else ():
-            read = own.get(operand.name)
-            if read is not None and not read.vector:
-                yield read, read.placed(squares)
+        if feeds is not None:
+            for operand, squares in feeds(node, partial(_value, stepper, node)):
+                read = own.get(operand.name)
+                if read is not None and not read.vector:
+                    yield read, read.placed(squares())
         result = stepper.run_one(node, given_inputs)
         for operand, count in _counts(node, result, own):
-            read = own[operand.name]
-            yield read, read.placed(count.expand(operand.meta["val"].shape))
+            yield own[operand.name], own[operand.name].placed(count)
 
 
-def _counts(node: fx.Node, result: Any, own: Mapping[str, _Read]) -> Sums:
-    """How often each element of a vector is used."""
+def _value(stepper: Stepper, node: fx.Node, item: Any) -> Any:
+    return stepper.map_nodes_to_values(item, node)
+
+
+def _counts(
+    node: fx.Node, result: Any, own: Mapping[str, _Read]
+) -> Iterator[tuple[fx.Node, Tensor]]:
+    """How often each element of a vector is used, in its shape."""
     vectors = VECTORS.get(operator_name(node)) if own else None
     for operand in vectors(node) if vectors else ():
         if operand.name in own and own[operand.name].vector:
             first = result[0] if isinstance(result, tuple) else result
-            recurrent = isinstance(result, tuple)
-            extent = first.shape[-1] if recurrent else operand.meta["val"].numel()
-            yield operand, torch.tensor(first.numel() / extent, dtype=torch.float64)
+            shape = operand.meta["val"].shape
+            # A recurrent layer has more biases than outputs: one for every gate.
+            each = first.shape[-1] if _recurrent(node) else shape.numel()
+            yield operand, torch.full(shape, first.numel() / each, dtype=torch.float64)
+
+
+def _recurrent(node: fx.Node) -> bool:
+    name = operator_name(node).removeprefix("aten.")
+    return name.removesuffix("_cell") in ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 
 def _check_seen(maskables: Sequence[Maskable], totals: Mapping[str, Tensor]) -> None:
@@ -162,71 +167,5 @@ def _check_seen(maskables: Sequence[Maskable], totals: Mapping[str, Tensor]) -> 
         raise ModelError(
             f"{unseen[0].name}: wanda needs the inputs of what it judges, got a "
             f"{unseen[0].kind.value} whose inputs cannot be seen",
-            "use --criterion l1, or --keep that layer",
+            "use --criterion l1",
         )
-
-
-def _over(values: Tensor, *kept: int) -> Tensor:
-    """Sum of squares over all axes but `kept`, which come out in their order; double."""
-    places = [axis % values.dim() for axis in kept]
-    others = [axis for axis in range(values.dim()) if axis not in places]
-    squares = values.double().square()
-    return squares.sum(others) if others else squares
-
-
-def _linear(node: fx.Node, value: Values) -> Sums:
-    """x (..., I), weight (O, I)."""
-    yield given(node, "weight"), _over(value(given(node, "input")), -1)
-
-
-def _convolution(node: fx.Node, value: Values) -> Sums:
-    """x (N, I, ...), weight (O, I/g, ...): every input channel once per position."""
-    weight: fx.Node = given(node, "weight")
-    shape = value(weight).shape
-    groups = value(given(node, "groups"))
-    source = value(given(node, "input"))
-    squares = _over(source, source.dim() - len(shape) + 1).reshape(groups, -1)
-    rows = squares.repeat_interleave(shape[0] // groups, 0)
-    yield weight, rows.reshape(*rows.shape, *[1] * (len(shape) - 2))
-
-
-def _transposed(node: fx.Node, value: Values) -> Sums:
-    """x (N, I, ...), weight (I, O/g, ...)."""
-    weight: fx.Node = given(node, "weight")
-    rank = value(weight).dim()
-    source = value(given(node, "input"))
-    squares = _over(source, source.dim() - rank + 1)
-    yield weight, squares.reshape(-1, *[1] * (rank - 1))
-
-
-def _product(first: str, second: str) -> Callable[[fx.Node, Values], Sums]:
-    """(..., M, K) by (..., K, N), vectors as PyTorch defines them; either may be the weight."""
-
-    def sums(node: fx.Node, value: Values) -> Sums:
-        left, right = given(node, first), given(node, second)
-        one, two = value(left), value(right)
-        yield right, _into_right(one, two)
-        yield left, _into_right(two.mT if two.dim() > 1 else two, one.mT).mT if (
-            one.dim() > 1
-        ) else _into_right(two.mT if two.dim() > 1 else two, one)
-
-    return sums
-
-
-def _into_right(left: Tensor, right: Tensor) -> Tensor:
-    """What the elements of `right` (..., K, N) or (K) multiply in `left` (..., M, K) or (K)."""
-    squares = left.double().square()
-    if squares.dim() > 1:
-        squares = squares.sum(-2)  # (..., K)
-    batch = right.shape[:-2] if right.dim() > 2 else ()
-    while squares.dim() - 1 > len(batch):
-        squares = squares.sum(0)
-    for axis, extent in enumerate(batch[len(batch) - squares.dim() + 1 :]):
-        if extent == 1 < squares.shape[axis]:
-            squares = squares.sum(axis, keepdim=True)
-    repeats = 1.0
-    for place, extent in enumerate(batch):
-        own = place - (len(batch) - squares.dim() + 1)
-        repeats *= 1.0 if extent else 1.0
-        del own
-    return squares.unsqueeze(-1) * repeats if right.dim() > 1 else squares
