@@ -149,6 +149,55 @@ def test_training_equals_a_loop_written_by_hand() -> None:
             torch.testing.assert_close(network.state_dict()[name], value, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("make", "data", "config", "losses", "scores", "size"),
+    [
+        pytest.param(
+            lambda: captured(perceptron(), 6),
+            table(),
+            TrainConfig(epochs=3, batch_size=8),
+            [1.2607878971099853, 0.6524040365219116, 0.6390093803405762],
+            [0.25, 0.675, 0.775, 0.775],
+            26.309038759209216,
+            id="sgd",
+        ),
+        pytest.param(
+            lambda: captured(perceptron(), 6),
+            table(49),
+            TrainConfig(epochs=2, batch_size=16, optimizer=ADAMW, seed=5),
+            [1.5482329527537029, 1.515610893567403],
+            [0.25, 0.3, 0.3],
+            9.897560733137652,
+            id="adamw",
+        ),
+        pytest.param(
+            lambda: image_net(),
+            images(),
+            TrainConfig(epochs=2, batch_size=8, lr=0.1),
+            [0.5773154869675636, 0.3127283304929733],
+            [0.5, 1.0, 1.0],
+            11.954596409152145,
+            id="images",
+        ),
+    ],
+)
+def test_numbers_are_those_from_before_there_were_companions(
+    make: Callable[[], GraphModule],
+    data: DataSet,
+    config: TrainConfig,
+    losses: list[float],
+    scores: list[float],
+    size: float,
+) -> None:
+    """Written down before training took companions; another processor may round differently."""
+    network = make()
+    result = finetune(network, data, config, SilentReporter())
+    assert [epoch.train_loss for epoch in result.curve] == pytest.approx(losses, rel=1e-4)
+    assert [result.start, *(epoch.score for epoch in result.curve)] == scores
+    first = next(network.parameters()).detach()
+    assert first.double().abs().sum().item() == pytest.approx(size, rel=1e-4)
+
+
 def test_scores_and_curve_are_what_they_say() -> None:
     data, network = table(), captured(perceptron(), 6)
     before = score(network, data.choose, data, 7)

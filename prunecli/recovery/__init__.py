@@ -1,18 +1,32 @@
 """Recovery: the pruned graph learns again what the cut took away."""
 
+from prunecli.recovery.companion import Companion, chain
+from prunecli.recovery.densify import DenseAtEnd
 from prunecli.recovery.finetuning import finetune
+from prunecli.recovery.gradual import Gradual
+from prunecli.recovery.masking import KeepMasks, Masks
 from prunecli.recovery.mode import set_training, training_mode
 from prunecli.recovery.optimizer import check_training
+from prunecli.recovery.penalties import Penalised, SparseTraining
 from prunecli.recovery.placement import choose_device
 from prunecli.recovery.reconstruction import affordable, reconstruct
 from prunecli.recovery.records import Epoch, TrainResult
 from prunecli.recovery.scoring import MetricName, score
+from prunecli.recovery.soft_units import unit_masks
 
 __all__ = [
+    "Companion",
+    "DenseAtEnd",
     "Epoch",
+    "Gradual",
+    "KeepMasks",
+    "Masks",
     "MetricName",
+    "Penalised",
+    "SparseTraining",
     "TrainResult",
     "affordable",
+    "chain",
     "check_training",
     "choose_device",
     "finetune",
@@ -20,4 +34,5 @@ __all__ = [
     "score",
     "set_training",
     "training_mode",
+    "unit_masks",
 ]

@@ -46,7 +46,7 @@ class _Place:
 
 def unit_squares(network: GraphModule, coupling: Coupling) -> tuple[Callable[[], Tensor], Tensor]:
     """A function that returns the sum of squares of every unit's weights, shape (units,), and how
-    many weights each has. An element counts once for each unit that it goes with."""
+    many weights each has; both float64. An element counts once for each unit that it goes with."""
     slots: dict[str, list[Slot]] = {}
     for slot in coupling.slots:
         slots.setdefault(slot.tensor, []).append(slot)
@@ -57,12 +57,13 @@ def unit_squares(network: GraphModule, coupling: Coupling) -> tuple[Callable[[],
             found.append((tensor, _places(tensor, own, coupling.count)))
 
     def total(element: Callable[[Tensor], Tensor]) -> Tensor:
-        sums = torch.zeros(coupling.count + 1, device=found[0][0].device if found else None)
+        device = found[0][0].device if found else None
+        sums = torch.zeros(coupling.count + 1, dtype=torch.float64, device=device)
         for tensor, places in found:
             elements = element(tensor)
             for place in places:
                 with _in_order(tensor.device):
-                    sums = sums.index_add(0, place.units, place.sums(elements))
+                    sums = sums.index_add(0, place.units, place.sums(elements).double())
         return sums[:-1]
 
     return lambda: total(torch.square), total(lambda tensor: torch.ones_like(tensor)).detach()

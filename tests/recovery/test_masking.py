@@ -79,7 +79,7 @@ def test_training_equals_torchs_own_masks() -> None:
     masks = random_masks(network)
     config = dataclasses.replace(SGD, epochs=1, batch_size=48)
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+    module = nn.Sequential(nn.Linear(6, 16), nn.SiLU(), nn.Linear(16, 3))
     prune.custom_from_mask(module[0], "weight", masks["0.weight"])
     prune.custom_from_mask(module[2], "weight", masks["2.weight"])
     nn.functional.cross_entropy(module(data.train.inputs), data.train.targets).backward()
@@ -214,7 +214,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit() -> None:
 
 
 def test_a_frozen_parameter_is_masked_too() -> None:
-    module = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+    module = nn.Sequential(nn.Linear(6, 16), nn.SiLU(), nn.Linear(16, 3))
     module[0].weight.requires_grad_(False)
     network = captured(module, 6)
     masks = random_masks(network)

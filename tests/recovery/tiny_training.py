@@ -1,4 +1,7 @@
-"""Tiny networks and data for the tests of what accompanies training."""
+"""Tiny networks and data for the tests of what accompanies training.
+
+Their activations have a slope everywhere, so that every weight has a gradient.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -39,13 +42,13 @@ class Tied(nn.Module):
         self.last = nn.Linear(6, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.last(F.relu(self.two(F.relu(self.one(x)))))
+        found: Tensor = self.last(F.silu(self.two(F.silu(self.one(x)))))
         return found
 
 
 def mlp() -> GraphModule:
     torch.manual_seed(0)
-    return captured(nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)), 6)
+    return captured(nn.Sequential(nn.Linear(6, 16), nn.SiLU(), nn.Linear(16, 3)), 6)
 
 
 def tied() -> GraphModule:
@@ -60,10 +63,10 @@ def cnn() -> GraphModule:
         nn.Sequential(
             nn.Conv2d(3, 8, 3, padding=1),
             nn.BatchNorm2d(8),
-            nn.ReLU(),
+            nn.SiLU(),
             nn.Conv2d(8, 8, 3, padding=1, groups=8),
             nn.Conv2d(8, 6, 1),
-            nn.ReLU(),
+            nn.SiLU(),
             nn.Dropout(0.1),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
