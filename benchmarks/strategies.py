@@ -182,8 +182,9 @@ def line(row: Row) -> str:
     """A row of a Markdown table."""
     before = "-" if row.before is None else f"{row.before:.2%}"
     middle, low, high = row.speedup
+    points = 100 * (row.accuracy - row.original)
     return (
-        f"| {row.name} | {row.accuracy:.2%} | {100 * (row.accuracy - row.original):+.2f} | {before} "
+        f"| {row.name} | {row.accuracy:.2%} | {points:+.2f} | {before} "
         f"| {row.size:.1%} | {row.compressed:.1%} | {row.macs:.1%} | {row.params:.1%} "
         f"| {row.sparsity:.1%} | {middle:.2f}x ({low:.2f}-{high:.2f}) | {row.seconds:.0f} s |"
     )

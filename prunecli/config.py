@@ -175,7 +175,7 @@ class RunConfig:
 
     Attributes:
         removal: what goes, how it is judged, and when.
-        output: the ONNX file; `.pt2` and `.plan.json` are written beside it. `None` names it
+        output: the ONNX file; `.pt2` and the folder `.run` are written beside it. `None` names it
             after the checkpoint, in the current folder.
         recover: `reconstruct` solves for new weights on unlabelled training examples.
         storage: how masked weights are written into the ONNX file.

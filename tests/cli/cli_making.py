@@ -109,6 +109,10 @@ class Good:
     def beside(self, suffix: str) -> Path:
         return self.onnx.with_suffix(suffix)
 
+    @property
+    def plan(self) -> Path:
+        return self.onnx.with_suffix(".run") / "plan.json"
+
 
 PRUNECLI = [sys.executable, "-m", "prunecli"]
 """Starts a process of its own."""

@@ -462,8 +462,8 @@ OUTPUTS = [
         "over the data",
     ),
     case(
-        GOOD + " -o a.onnx --report a.plan.json",
-        "--report: the report file must not overwrite the plan file, got a.plan.json",
+        GOOD + " -o a.onnx --report a.run/plan.json",
+        "--report: the report file must not overwrite the plan file, got a.run/plan.json",
         "choose another name with --report",
         "report over the plan",
     ),
@@ -593,11 +593,13 @@ def test_report_of_a_run_that_fails_stays_and_says_why(bench: Bench, here: Path)
 
 
 def test_results_of_an_earlier_run_survive_one_that_fails(bench: Bench, here: Path) -> None:
-    for name in ("net.onnx", "net.pt2", "net.plan.json"):
+    (here / "net.run").mkdir()
+    earlier = ["net.onnx", "net.pt2", "net.run/plan.json", "net.run/run.json"]
+    for name in earlier:
         (here / name).write_text(name)
     assert run("prune", *bench.usual, "--atol", "0", "-o", "net.onnx").code == 1
-    assert files_in(here) == ["net.onnx", "net.plan.json", "net.pt2"]
-    assert all((here / name).read_text() == name for name in files_in(here))
+    assert files_in(here) == sorted([*earlier, "net.run"])
+    assert all((here / name).read_text() == name for name in earlier)
 
 
 @pytest.mark.parametrize(

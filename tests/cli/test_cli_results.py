@@ -58,9 +58,14 @@ def macs_by_hand(weights: dict[str, torch.Tensor]) -> int:
     )
 
 
+def in_run(name: str) -> list[str]:
+    """What a run leaves for later."""
+    return [f"{name}.run", f"{name}.run/plan.json", f"{name}.run/run.json"]
+
+
 def test_good_run_leaves_four_files_and_nothing_else(good: Good) -> None:
     assert good.ended.code == 0, good.ended.err
-    assert files_in(good.onnx.parent) == ["net.json", "net.onnx", "net.plan.json", "net.pt2"]
+    assert files_in(good.onnx.parent) == ["net.json", "net.onnx", "net.pt2", *in_run("net")]
 
 
 def test_table_is_complete_and_aligned_when_piped(good: Good) -> None:
@@ -90,8 +95,10 @@ def test_table_is_complete_and_aligned_when_piped(good: Good) -> None:
 
 def test_lines_under_the_table_name_every_file(good: Good) -> None:
     lines = good.ended.out.splitlines()
-    for kind, suffix in (("onnx", ".onnx"), ("pt2", ".pt2"), ("plan", ".plan.json")):
-        assert f"wrote {kind}: {good.beside(suffix)}" in lines
+    for kind, path in (("onnx", good.onnx), ("pt2", good.beside(".pt2"))):
+        assert f"wrote {kind}: {path}" in lines
+    assert f"wrote run: {good.plan.with_name('run.json')}" in lines
+    assert f"wrote plan: {good.plan}" in lines
     assert f"wrote report: {good.beside('.json')}" in lines
     assert any(line.startswith("asked: keep at most 50% of the MACs; got: ") for line in lines)
 
@@ -141,7 +148,8 @@ def test_report_says_what_was_asked_and_what_ran(good: Good, report: Json, bench
     assert report["files"] == {
         "onnx": str(good.onnx),
         "pt2": str(good.beside(".pt2")),
-        "plan": str(good.beside(".plan.json")),
+        "plan": str(good.plan),
+        "run": str(good.plan.with_name("run.json")),
         "report": str(good.beside(".json")),
     }
 
@@ -191,7 +199,7 @@ def test_onnx_says_what_made_it_and_no_more(good: Good, report: Json, bench: Ben
     assert said["prunecli.checkpoint_sha256"] == sha256
     assert said["prunecli.checkpoint"] == "weights.pt"
     assert said["prunecli.command"] == report["command"]
-    assert said["prunecli.plan"] == good.beside(".plan.json").read_text()
+    assert said["prunecli.plan"] == good.plan.read_text()
     assert said["prunecli.version"] == report["versions"]["prunecli"]
     for name in ("torch", "onnx", "onnxruntime"):
         assert f"{name} {report['versions'][name]}" in said["prunecli.versions"]
@@ -199,7 +207,9 @@ def test_onnx_says_what_made_it_and_no_more(good: Good, report: Json, bench: Ben
 
 
 def test_plan_lists_what_stays_of_every_tensor(good: Good, bench: Bench) -> None:
-    plan = json.loads(good.beside(".plan.json").read_text())
+    [step] = json.loads(good.plan.read_text())["steps"]
+    assert step["removes"] == "units"
+    plan = step["plan"]
     before, after = weights_of(bench.program), weights_of(good.beside(".pt2"))
     for name, axes in plan["tensors"].items():
         for axis, kept in axes.items():
@@ -218,7 +228,7 @@ def dict_of_buffers(program: Path) -> dict[str, torch.Tensor]:
 def test_pruned_program_can_be_pruned_again(good: Good, here: Path) -> None:
     ended = run("prune", good.beside(".pt2"), "--target-params", "70%", *QUICK)
     assert ended.code == 0, ended.err
-    assert files_in(here) == ["net-pruned.onnx", "net-pruned.plan.json", "net-pruned.pt2"]
+    assert files_in(here) == ["net-pruned.onnx", "net-pruned.pt2", *in_run("net-pruned")]
     once, twice = weights_of(good.beside(".pt2")), weights_of(here / "net-pruned.pt2")
     count = sum(weight.numel() for weight in once.values())
     assert sum(weight.numel() for weight in twice.values()) <= 0.7 * count
@@ -229,7 +239,7 @@ def test_same_seed_gives_the_same_plan_and_accuracy(
 ) -> None:
     ended = run("prune", *bench.usual, "-o", "net.onnx", "--report", "net.json", "--seed", "0")
     assert ended.code == 0
-    assert (here / "net.plan.json").read_bytes() == good.beside(".plan.json").read_bytes()
+    assert (here / "net.run" / "plan.json").read_bytes() == good.plan.read_bytes()
     again = json.loads((here / "net.json").read_text())
     assert [row["score"] for row in again["rows"]] == [row["score"] for row in report["rows"]]
     assert [row["train_loss"] for row in again["training"]] == [
@@ -366,7 +376,7 @@ def test_same_from_python(bench: Bench, here: Path, capsys: pytest.CaptureFixtur
     assert found.achieved is not None
     assert found.achieved.macs_share <= 0.5
     assert capsys.readouterr() == ("", "")
-    assert files_in(here) == ["net.onnx", "net.plan.json", "net.pt2"]
+    assert files_in(here) == ["net.onnx", "net.pt2", *in_run("net")]
 
 
 def test_python_gets_errors_as_exceptions(bench: Bench, here: Path) -> None:

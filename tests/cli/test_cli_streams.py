@@ -39,8 +39,10 @@ def test_program_without_data_in_one_quiet_line(bench: Bench, here: Path) -> Non
     assert "no --data: nothing was trained, accuracy is not shown" in lines
     assert files_in(here) == [
         "program-pruned.onnx",
-        "program-pruned.plan.json",
         "program-pruned.pt2",
+        "program-pruned.run",
+        "program-pruned.run/plan.json",
+        "program-pruned.run/run.json",
     ]
 
 
@@ -54,7 +56,7 @@ def test_json_stands_alone_on_stdout_even_when_the_model_prints(bench: Bench, he
     assert ended.code == 0, ended.err
     found = json.loads(ended.out)
     assert found == json.loads((here / "net.json").read_text())
-    assert found["schema_version"] == 1
+    assert found["schema_version"] == 2
     assert "building the network" in ended.err.splitlines()
     assert "Warning" not in ended.err
 

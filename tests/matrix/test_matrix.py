@@ -1,0 +1,227 @@
+"""Every strategy x criterion x schedule that is allowed, end to end through the command line, on a
+network of three residual blocks; everything else is refused with the reason.
+
+The rows come from the tables in `prunecli.choices`, so that a new criterion is run here without a
+word in this file.
+"""
+
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from prunecli.choices import CRITERIA, SCHEDULES, Criterion, PruneSchedule, Strategy
+from prunecli.cli import main
+from prunecli.export.onnx_file import nonzero_weights
+
+CLASSES, SIZE, EACH = 3, 8, 16
+
+SOURCE = """
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn1(self.conv1(x)).relu()
+        return (self.bn2(self.conv2(y)) + x).relu()
+
+
+def net() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.ReLU(),
+        Block(8),
+        Block(8),
+        Block(8),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 3),
+    )
+"""
+
+ALLOWED = [
+    pytest.param(strategy, criterion, schedule, id=f"{strategy}-{criterion}-{schedule}")
+    for strategy in Strategy
+    for criterion in CRITERIA[strategy]
+    for schedule in SCHEDULES[strategy]
+]
+
+STRANGE = [
+    pytest.param(strategy, criterion, id=f"{strategy}-{criterion}")
+    for strategy in Strategy
+    for criterion in Criterion
+    if criterion not in CRITERIA[strategy]
+]
+
+UNTIMELY = [
+    pytest.param(strategy, schedule, id=f"{strategy}-{schedule}")
+    for strategy in Strategy
+    for schedule in PruneSchedule
+    if schedule not in SCHEDULES[strategy]
+]
+
+GOAL = {
+    Strategy.STRUCTURED: ["--target-macs", "60%", "--round-to", "1"],
+    Strategy.NEURON: ["--target-macs", "60%", "--round-to", "1"],
+    Strategy.LAYER: ["--layers-to-drop", "2"],
+    Strategy.WEIGHT: ["--weight-sparsity", "60%"],
+}
+
+TIMING = {
+    PruneSchedule.ONE_SHOT: [],
+    PruneSchedule.ITERATIVE: ["--rounds", "2"],
+    PruneSchedule.GRADUAL: ["--end", "50%", "--every", "2"],
+}
+
+
+@dataclass(frozen=True)
+class Files:
+    """A trained network, and what it was trained on."""
+
+    weights: Path
+    net: str
+    data: Path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    folder = tmp_path_factory.mktemp("matrix")
+    source = folder / "net.py"
+    source.write_text(SOURCE)
+    noise = np.random.default_rng(0)
+    labels = np.arange(EACH * CLASSES) % CLASSES
+    images = noise.integers(0, 120, (len(labels), 3, SIZE, SIZE))
+    images[np.arange(len(labels)), labels] += 80
+    data = folder / "data.npz"
+    pixels = images.astype(np.uint8)
+    np.savez(data, x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    space: dict[str, Any] = {}
+    exec(SOURCE, space)
+    torch.manual_seed(0)
+    network: nn.Module = space["net"]()
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    inputs, wanted = torch.tensor(pixels).float() / 255, torch.tensor(labels)
+    for _ in range(20):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(inputs), wanted).backward()
+        optimizer.step()
+    torch.save(network.eval().state_dict(), folder / "weights.pt")
+    return Files(folder / "weights.pt", f"{source}:net", data)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(files: Files, *flags: str) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    command = ["prunecli", "prune", str(files.weights), "--model", files.net]
+    command += ["--data", str(files.data), "--latency-seconds", "0.001", "-o", "net.onnx"]
+    command += ["--calibration-samples", "24", "--batch-size", "8", *flags]
+    code: object = 0
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.object(sys, "argv", command),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+    assert isinstance(code, int)
+    return code, out.getvalue(), err.getvalue()
+
+
+@pytest.mark.parametrize(("strategy", "criterion", "schedule"), ALLOWED)
+def test_what_is_allowed_runs_and_does_what_was_asked(
+    strategy: Strategy,
+    criterion: Criterion,
+    schedule: PruneSchedule,
+    files: Files,
+    here: Path,
+) -> None:
+    code, out, err = run(
+        files,
+        *("--strategy", strategy.value, "--criterion", criterion.value),
+        *("--schedule", schedule.value, "--epochs", "2", "--json", "-q"),
+        *GOAL[strategy],
+        *TIMING[schedule],
+    )
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["status"] == "ok"
+    [asked] = report["requested"]["parts"]
+    assert (asked["strategy"], asked["criterion"]) == (strategy.value, criterion.value)
+    assert {step["strategy"] for step in report["steps"]} == {strategy.value}
+    got = report["achieved"]
+    if strategy is Strategy.LAYER:
+        assert (got["layers_before"], got["layers_after"]) == (3, 1)
+        assert got["macs_share"] < 0.5
+    elif strategy is Strategy.WEIGHT:
+        assert got["weights_removed_share"] == pytest.approx(0.6, abs=0.002)
+        left, _ = nonzero_weights(here / "net.onnx")
+        assert left == report["rows"][-1]["nonzero"]
+        assert left <= got["params_before"] - (got["weights_before"] - got["weights_after"])
+    else:
+        assert 0.4 < got["macs_share"] <= 0.6
+        assert got["channels_after"] < got["channels_before"]
+    session = onnxruntime.InferenceSession(
+        str(here / "net.onnx"), providers=["CPUExecutionProvider"]
+    )
+    [answer] = session.run(None, {session.get_inputs()[0].name: np.zeros((2, 3, 8, 8), "f4")})
+    assert np.asarray(answer).shape == (2, CLASSES)
+    if schedule is PruneSchedule.ITERATIVE:
+        assert {step["round"] for step in report["steps"]} == {1, 2}
+
+
+@pytest.mark.parametrize(("strategy", "criterion"), STRANGE)
+def test_a_criterion_that_cannot_judge_is_refused_with_those_that_can(
+    strategy: Strategy, criterion: Criterion, files: Files, here: Path
+) -> None:
+    flags = ("--strategy", strategy.value, "--criterion", criterion.value)
+    code, out, err = run(files, *flags)
+    assert (code, out) == (2, "")
+    error, tip = err.splitlines()
+    allowed = ", ".join(item.value for item in CRITERIA[strategy])
+    assert error == (
+        f"ERROR --criterion: {criterion.value} does not judge what --strategy {strategy.value} "
+        f"removes; that takes one of {allowed}"
+    )
+    others = [item.value for item in Strategy if criterion in CRITERIA[item]]
+    assert tip == f"TIP {criterion.value} works with --strategy {' or '.join(others)}"
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(("strategy", "schedule"), UNTIMELY)
+def test_a_schedule_that_makes_no_sense_is_refused(
+    strategy: Strategy, schedule: PruneSchedule, files: Files, here: Path
+) -> None:
+    code, out, err = run(files, "--strategy", strategy.value, "--schedule", schedule.value)
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [
+        f"ERROR --schedule: a {strategy.value} is there or not, nothing of it can go while the "
+        f"network trains, got {schedule.value}",
+        "TIP use --schedule one-shot or iterative",
+    ]
+    assert list(here.iterdir()) == []
