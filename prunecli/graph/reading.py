@@ -48,7 +48,8 @@ class Read:
 def given(node: fx.Node, name: str) -> Any:
     """An argument by its schema name, or its default; `None` where there is none."""
     target: Any = node.target
-    for place, argument in enumerate(target._schema.arguments):
+    schema = getattr(target, "_schema", None)  # arithmetic on sizes has none
+    for place, argument in enumerate(schema.arguments if schema is not None else ()):
         if argument.name == name:
             if place < len(node.args):
                 return node.args[place]

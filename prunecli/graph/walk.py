@@ -111,16 +111,22 @@ def _marked(call: Call, value: Value) -> Value:
 def _note_written(node: fx.Node, values: dict[str, Result]) -> None:
     """What an operator writes shows in all that shares its memory: views, and what they are of."""
     result = values[node.name]
-    if not _writes(node) or not isinstance(result, Value) or result.vanishes:
+    if not writes(node) or not isinstance(result, Value) or result.vanishes:
         return
+    for item in sharing_memory(node):
+        if item.name in values:
+            values[item.name] = _not_vanishing(values[item.name])
+
+
+def sharing_memory(node: fx.Node) -> list[fx.Node]:
+    """The node that owns the memory which `node` shows, and all that show it, `node` too."""
     owner = node
     while (source := _shown(owner)) is not None:
         owner = source
-    waiting = [owner]
-    while waiting:
-        item = waiting.pop()
-        values[item.name] = _not_vanishing(values[item.name])
-        waiting += [x for x in item.users if x.name in values and _shown(x) is item]
+    found = [owner]
+    for item in found:
+        found += [user for user in item.users if _shown(user) is item]
+    return found
 
 
 def _not_vanishing(value: Result) -> Result:
@@ -129,7 +135,8 @@ def _not_vanishing(value: Result) -> Result:
     return None if value is None else replace(value, vanishes=False)
 
 
-def _writes(node: fx.Node) -> bool:
+def writes(node: fx.Node) -> bool:
+    """Whether the operator changes its operand in place."""
     target: Any = node.target
     if not isinstance(target, torch._ops.OpOverload) or not target._schema.arguments:
         return False
