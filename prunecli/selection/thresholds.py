@@ -31,7 +31,7 @@ def cut_at(field: Field, scores: Scores, threshold: Threshold, fine: Steps) -> C
     low = at_or_below(fine.scores, _per_step(fine, limits))
     taken = np.flatnonzero(low & free)
     if not taken.size and not field.settled.out.any():
-        raise _nothing(field, scores, threshold, fine, low)
+        raise _nothing(field, scores, threshold, at_or_below(scores, limits))
     return Cut(field.without(fine, taken), fine, limits, scores)
 
 
@@ -67,9 +67,7 @@ def _per_step(steps: Steps, limits: Scores) -> Scores:
     return means
 
 
-def _nothing(
-    field: Field, scores: Scores, threshold: Threshold, fine: Steps, low: Bools
-) -> NothingToPruneError:
+def _nothing(field: Field, scores: Scores, threshold: Threshold, low: Bools) -> NothingToPruneError:
     flag = f"--threshold {threshold.in_words()}"
     if low.any():
         return NothingToPruneError(
