@@ -9,15 +9,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import fx
 from torch.export import ExportedProgram
 
+from prunecli.choices import Storage
 from prunecli.errors import ModelError, with_type
 from prunecli.export.attention import with_four_axes
 from prunecli.export.forms import in_onnx_terms
+from prunecli.export.sparse_storage import compress, count_nonzero, expanded
 from prunecli.graph.capture import Captured, quiet_export, recapture
 from prunecli.graph.lengths import any_length
 
@@ -49,8 +53,16 @@ def make_exportable(network: fx.GraphModule, captured: Captured) -> Exportable:
     return Exportable(recapture(with_four_axes(network), captured), captured)
 
 
-def write_onnx(exportable: Exportable, path: Path, metadata: Mapping[str, str]) -> None:
+def write_onnx(
+    exportable: Exportable,
+    path: Path,
+    metadata: Mapping[str, str],
+    storage: Storage = Storage.DENSE,
+) -> None:
     """Write `exportable` to `path` as it is, with `metadata` as the file's properties.
+
+    Args:
+        storage: whether weights with many zeros are packed.
 
     Raises:
         ModelError: an operator has no ONNX form.
@@ -78,7 +90,7 @@ def write_onnx(exportable: Exportable, path: Path, metadata: Mapping[str, str]) 
     _clean(model, exportable.origin)
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
-    onnx.save(model, path)
+    onnx.save(compress(model) if storage is Storage.SPARSE else model, path)
 
 
 def _cause(error: BaseException) -> str:
@@ -121,14 +133,23 @@ def write_program(exportable: Exportable, path: Path) -> None:
 
 
 def initializer_elements(path: Path) -> int:
-    """Elements of all floating-point initialisers (weights) in an ONNX file."""
+    """Elements of all floating-point initialisers (weights) in an ONNX file, with those that are
+    packed counted in full."""
+    return nonzero_weights(path)[1]
+
+
+def nonzero_weights(path: Path) -> tuple[int, int]:
+    """Weights in an ONNX file, packed or not: those that are not zero, and all."""
+    weights = weights_in(path).values()
+    return sum(map(count_nonzero, weights)), sum(item.size for item in weights)
+
+
+def weights_in(path: Path) -> dict[str, NDArray[Any]]:
+    """The floating-point initialisers of an ONNX file by name, packed or not."""
+    return expanded(onnx.load(path, load_external_data=False))
+
+
+def stored_bytes(path: Path) -> int:
+    """What all initialisers take in an ONNX file; packed ones without the nodes around them."""
     model = onnx.load(path, load_external_data=False)
-    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
-    total = 0
-    for initializer in model.graph.initializer:
-        if initializer.data_type in floats:
-            size = 1
-            for extent in initializer.dims:
-                size *= extent
-            total += size
-    return total
+    return sum(item.ByteSize() for item in model.graph.initializer)

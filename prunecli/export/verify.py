@@ -4,7 +4,7 @@ Stage: export. In: a file and the network it was made from. Out: what was compar
 A file that fails never gets its final name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from prunecli.errors import VerificationError, first_line
-from prunecli.export.onnx_file import Exportable, initializer_elements
+from prunecli.export.onnx_file import Exportable, initializer_elements, weights_in
 from prunecli.graph.capture import Captured
 from prunecli.runtime import RUNTIME_ERRORS
 
@@ -89,6 +89,66 @@ def verify_shrunk(original: Path, pruned: Path, removed_params: float) -> tuple[
             "this is a bug in prunecli: please report it with the model and the plan",
         )
     return before, after
+
+
+@dataclass(frozen=True)
+class MaskedFile:
+    """Masks, and the file that was made of what they leave.
+
+    Attributes:
+        zeros: how many weights the masks take; in the network all of them are zero.
+        rewritten: masked weights that the file does not hold as they are, because they were
+            joined or multiplied with others (an LSTM's projection): no zero of theirs was looked
+            up. Biases too, which batch norm becomes part of.
+    """
+
+    zeros: int
+    rewritten: tuple[str, ...] = ()
+
+
+def verify_masked(path: Path, network: fx.GraphModule, masks: Mapping[str, Tensor]) -> MaskedFile:
+    """Check that what the masks take is zero, to the last weight: in the network, and in the file.
+
+    Weights are found in the file by their names, or by having the same values in another order.
+
+    Args:
+        masks: by the names of the network's parameters; bool, of their shape, True stays.
+
+    Raises:
+        VerificationError: a masked weight is not zero.
+    """
+    weights = weights_in(path)
+    zeros, lost = 0, []
+    for name, mask in masks.items():
+        parameter, gone = network.get_parameter(name).detach().cpu().numpy(), ~mask.cpu().numpy()
+        _check_zeros("the network", name, parameter, gone)
+        zeros += int(gone.sum())
+        found = weights.get(name)
+        if mask.dim() > 1 and found is not None and found.shape == gone.shape:
+            _check_zeros("the file", name, found, gone)
+        elif not _holds(weights.values(), parameter):
+            lost.append(name)
+    return MaskedFile(zeros, tuple(lost))
+
+
+def _holds(weights: Iterable[np.ndarray], parameter: np.ndarray) -> bool:
+    """Whether one of `weights`, or a direction of a recurrent one, has these values in any
+    order."""
+    wanted = np.sort(parameter, axis=None)
+    parts = (part for item in weights for part in (item, *(item if item.ndim == 3 else ())))
+    return any(
+        part.size == wanted.size and np.array_equal(np.sort(part, axis=None), wanted)
+        for part in parts
+    )
+
+
+def _check_zeros(where: str, name: str, weight: np.ndarray, gone: np.ndarray) -> None:
+    wrong = int((weight[gone] != 0).sum())
+    if wrong:
+        raise VerificationError(
+            f"export: masked weights must be zero, got {wrong} of {name} that are not, in {where}",
+            "this is a bug in prunecli: please report it with the model and the masks",
+        )
 
 
 def _open(path: Path) -> onnxruntime.InferenceSession:
