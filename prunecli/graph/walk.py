@@ -16,23 +16,20 @@ from prunecli.graph.capture import Captured
 from prunecli.graph.fields import Value, along
 from prunecli.graph.labels import Freeze, Labels
 from prunecli.graph.nodes import (
+    arguments,
     attribute,
     concrete,
     module_path,
     operator_name,
     shape_of,
+    shown,
     stack_trace,
+    writes,
 )
 from prunecli.graph.rules.table import RULES
 from prunecli.graph.vanishing import vanishing
 
 Result = Value | tuple[Value | None, ...] | None
-
-_AS_THEY_ARE = frozenset(
-    f"aten.{name}"
-    for name in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "type_as")
-)
-"""Operators that may return their operand itself, though their schema does not say so."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +82,7 @@ def _call(node: fx.Node, values: dict[str, Result], labels: Labels, notes: Notes
     if not shapes:
         return None
     name = operator_name(node)
-    arguments = _arguments(node, values)
-    call = Call(node, name, arguments, shapes, labels, notes, module_path(node))
+    call = Call(node, name, _arguments(node, values), shapes, labels, notes, module_path(node))
     rule = RULES.get(name)
     if rule is None:
         return _frozen(call)
@@ -103,42 +99,22 @@ def _marked(call: Call, value: Value) -> Value:
 def _note_written(node: fx.Node, values: dict[str, Result]) -> None:
     """What an operator writes shows in all that shares its memory: views, and what they are of."""
     result = values[node.name]
-    if not _writes(node) or not isinstance(result, Value) or result.vanishes:
+    if not writes(node) or not isinstance(result, Value) or result.vanishes:
         return
     owner = node
-    while (source := _shown(owner)) is not None:
+    while (source := shown(owner)) is not None:
         owner = source
     waiting = [owner]
     while waiting:
         item = waiting.pop()
         values[item.name] = _not_vanishing(values[item.name])
-        waiting += [x for x in item.users if x.name in values and _shown(x) is item]
+        waiting += [x for x in item.users if x.name in values and shown(x) is item]
 
 
 def _not_vanishing(value: Result) -> Result:
     if isinstance(value, tuple):
         return tuple(None if item is None else replace(item, vanishes=False) for item in value)
     return None if value is None else replace(value, vanishes=False)
-
-
-def _writes(node: fx.Node) -> bool:
-    target: Any = node.target
-    if not isinstance(target, torch._ops.OpOverload) or not target._schema.arguments:
-        return False
-    info = target._schema.arguments[0].alias_info
-    return info is not None and info.is_write
-
-
-def _shown(node: fx.Node) -> fx.Node | None:
-    """The operand whose memory the result may be."""
-    target: Any = node.target
-    first = node.args[0] if node.args and node.op == "call_function" else None
-    if not isinstance(first, fx.Node) or target is operator.getitem:
-        return first if isinstance(first, fx.Node) else None
-    if not isinstance(target, torch._ops.OpOverload):
-        return None
-    view = target._schema.arguments[0].alias_info is not None
-    return first if view or operator_name(node) in _AS_THEY_ARE else None
 
 
 def _frozen(call: Call) -> Result:
@@ -158,7 +134,7 @@ def _shapes(node: fx.Node) -> tuple[Shape, ...]:
 
 
 def _arguments(node: fx.Node, values: dict[str, Result]) -> dict[str, Any]:
-    """Arguments by schema name, defaults filled in."""
+    """Arguments by name, with what the walk knows of them."""
 
     def resolve(item: Any) -> Any:
         if isinstance(item, fx.Node):
@@ -168,18 +144,9 @@ def _arguments(node: fx.Node, values: dict[str, Result]) -> dict[str, Any]:
             return [resolve(member) for member in item]
         return item
 
-    target: Any = node.target
-    if not isinstance(target, torch._ops.OpOverload):
+    if not isinstance(node.target, torch._ops.OpOverload):
         return {str(place): resolve(item) for place, item in enumerate(node.args)}
-    found: dict[str, Any] = {}
-    for place, argument in enumerate(target._schema.arguments):
-        if place < len(node.args):
-            found[argument.name] = resolve(node.args[place])
-        elif argument.name in node.kwargs:
-            found[argument.name] = resolve(node.kwargs[argument.name])
-        else:
-            found[argument.name] = argument.default_value
-    return found
+    return {name: resolve(item) for name, item in arguments(node).items()}
 
 
 def _plain(node: fx.Node) -> Result:
