@@ -16,7 +16,6 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from prunecli.errors import ModelError, with_type
-from prunecli.export.attention import with_four_axes
 from prunecli.export.forms import in_onnx_terms
 from prunecli.graph.capture import Captured, quiet_export, recapture
 from prunecli.graph.lengths import any_length
@@ -46,7 +45,7 @@ def make_exportable(network: fx.GraphModule, captured: Captured) -> Exportable:
     Raises:
         ModelError: the graph cannot be captured.
     """
-    return Exportable(recapture(with_four_axes(network), captured), captured)
+    return Exportable(recapture(network, captured), captured)
 
 
 def write_onnx(exportable: Exportable, path: Path, metadata: Mapping[str, str]) -> None:
