@@ -83,9 +83,7 @@ def test_the_form_without_projection_is_the_same_function(
     states = torch.randn(rows, 4, 3).double(), torch.randn(rows, 4, 8).double()
     output, (last, cells) = layer(x, states)
     weights = [item.detach() for item in layer._flat_weights]
-    found = projected_lstm(
-        x, states, weights, True, 3, 0.0, False, both_ways, batch_first, starts_at_zero=False
-    )
+    found = projected_lstm(x, states, weights, True, 3, 0.0, False, both_ways, batch_first)
     for one, two in zip((output, last, cells), found, strict=True):
         assert torch.allclose(one, two, atol=1e-12)
 

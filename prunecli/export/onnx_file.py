@@ -19,7 +19,6 @@ from torch.export import ExportedProgram
 
 from prunecli.choices import Storage
 from prunecli.errors import ModelError, with_type
-from prunecli.export.attention import with_four_axes
 from prunecli.export.forms import in_onnx_terms
 from prunecli.export.sparse_storage import compress, count_nonzero, expanded
 from prunecli.graph.capture import Captured, quiet_export, recapture
@@ -50,7 +49,7 @@ def make_exportable(network: fx.GraphModule, captured: Captured) -> Exportable:
     Raises:
         ModelError: the graph cannot be captured.
     """
-    return Exportable(recapture(with_four_axes(network), captured), captured)
+    return Exportable(recapture(network, captured), captured)
 
 
 def write_onnx(

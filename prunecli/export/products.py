@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
+from prunecli.graph.nodes import argument
+
 CONVOLUTIONS = (torch.ops.aten.conv1d.default, torch.ops.aten.conv2d.default)
 
 
@@ -17,8 +19,7 @@ def has_computed_groups(node: fx.Node) -> bool:
     """Whether `node` is one."""
     if node.target not in CONVOLUTIONS:
         return False
-    groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups")
-    return isinstance(groups, fx.Node)
+    return isinstance(argument(node, "groups"), fx.Node)
 
 
 def multiplied_windows(

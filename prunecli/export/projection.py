@@ -28,10 +28,15 @@ def has_projection(node: fx.Node) -> bool:
     return bool(each == (5 if has_biases else 3))
 
 
-def start_of(node: fx.Node) -> bool:
-    """Whether the LSTM starts from zeros: one argument more for `projected_lstm`."""
-    states: Any = node.args[1]
-    return all(state.target in ZEROS for state in states)
+def starts_at_zero(node: fx.Node) -> bool:
+    """Whether `node` is one that starts from zeros."""
+    states: Any = node.args[1] if has_projection(node) else None
+    return states is not None and all(state.target in ZEROS for state in states)
+
+
+def projected_lstm_from_zeros(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """`projected_lstm` from zeros, which needs no columns for its first state."""
+    return projected_lstm(*arguments, from_zeros=True)
 
 
 def projected_lstm(
@@ -44,7 +49,8 @@ def projected_lstm(
     train: bool,
     both_ways: bool,
     batch_first: bool,
-    starts_at_zero: bool,
+    *,
+    from_zeros: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`aten.lstm` in evaluation mode, without its projection: same arguments, same results.
 
@@ -59,7 +65,7 @@ def projected_lstm(
         own = [params[place * each :][:each] for place in range(first, first + directions)]
         flat = [item for ih, hh, *biases, hr in own for item in (ih, hh @ hr, *biases)]
         state, cell = (item[first : first + directions] for item in states)
-        if not starts_at_zero:
+        if not from_zeros:
             x = _with_first_states(x, state, batch_first)
             flat = _reading_first_states(flat, own)
         hidden, last, cell = torch.lstm(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from prunecli.graph.nodes import attribute, operator_name
+from prunecli.graph.nodes import arguments, attribute, operator_name, shown, writes
 from prunecli.graph.rules.contraction import (
     addmm,
     attention,
@@ -101,7 +101,7 @@ def fold(network: fx.GraphModule) -> tuple[str, ...]:
 def _constant_nodes(network: fx.GraphModule) -> Nodes:
     written: set[fx.Node] = set()
     for node in reversed(network.graph.nodes):
-        if any(_writes(user) or (user in written and _views(user)) for user in node.users):
+        if any(writes(user) or (user in written and shown(user) is node) for user in node.users):
             written.add(node)
     found: Nodes = {}
     known: dict[str, int] = {}
@@ -125,20 +125,7 @@ def _is_pure(node: fx.Node) -> bool:
     target: Any = node.target
     if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
         return False
-    return torch.Tag.nondeterministic_seeded not in target.tags and not _writes(node)
-
-
-def _writes(node: fx.Node) -> bool:
-    target: Any = node.target
-    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
-
-
-def _views(node: fx.Node) -> bool:
-    """Whether writing into `node` could write into what it is made from."""
-    target: Any = node.target
-    if not isinstance(target, torch._ops.OpOverload):
-        return node.target is operator.getitem
-    return any(item.alias_info is not None for item in target._schema.returns)
+    return torch.Tag.nondeterministic_seeded not in target.tags and not writes(node)
 
 
 def _roots(network: fx.GraphModule, numbers: Nodes) -> Iterator[fx.Node]:
@@ -176,15 +163,9 @@ def _wanted(cone: _Cone, is_weight: bool) -> bool:
 def _is_weight(node: fx.Node, item: fx.Node) -> bool:
     held: list[fx.Node] = []
     if RULES.get(operator_name(node)) in LAYERS:
-        given = _arguments(node)
+        given = arguments(node)
         fx.map_arg([given.get(name) for name in WEIGHTS], held.append)
     return item in held
-
-
-def _arguments(node: fx.Node) -> dict[str, Any]:
-    target: Any = node.target
-    names = [argument.name for argument in target._schema.arguments]
-    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 
 def _changes_values(node: fx.Node) -> bool:
@@ -201,7 +182,7 @@ def _changes_values(node: fx.Node) -> bool:
 
 def _reduces_channels(node: fx.Node) -> bool:
     """Kernel axes (2 and on) keep their size whatever happens; axes 0 and 1 are channels."""
-    given = _arguments(node)
+    given = arguments(node)
     if isinstance(given.get("other"), fx.Node):
         return False  # the larger of two tensors
     rank = node.all_input_nodes[0].meta["val"].dim()

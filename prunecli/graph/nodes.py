@@ -3,6 +3,7 @@
 Stage: graph. In: nodes. Out: names, sizes and tensors. Changes nothing.
 """
 
+import operator
 from typing import Any
 
 import torch
@@ -40,6 +41,65 @@ def is_input(node: fx.Node) -> bool:
 def stack_trace(node: fx.Node) -> str:
     """The lines of Python that called the operator, outermost first, as far as they are known."""
     return node.meta.get("stack_trace") or ""
+
+
+def argument_names(node: fx.Node) -> tuple[str, ...]:
+    """What an operator may be called with, in the order of its schema; nothing where `node` calls
+    none."""
+    return tuple(item.name for item in _schema_arguments(node))
+
+
+def arguments(node: fx.Node) -> dict[str, Any]:
+    """What an operator is called with, by name, defaults filled in."""
+    schema = _schema_arguments(node)
+    given = {item.name: value for item, value in zip(schema, node.args, strict=False)}
+    given.update(node.kwargs)
+    return {item.name: given.get(item.name, item.default_value) for item in schema}
+
+
+def argument(node: fx.Node, name: str) -> Any:
+    """One of `arguments`; `None` where the operator has none of that name."""
+    return arguments(node).get(name)
+
+
+def put_argument(node: fx.Node, name: str, value: Any) -> None:
+    """Call the operator with `value` as `name`; a default at the end is not written out."""
+    place = argument_names(node).index(name)
+    if place < len(node.args):
+        node.update_arg(place, value)
+        return
+    default = _schema_arguments(node)[place].default_value
+    kept = {key: item for key, item in node.kwargs.items() if key != name}
+    is_default = type(value) is type(default) and value == default
+    node.kwargs = kept if is_default else {**kept, name: value}
+
+
+def writes(node: fx.Node) -> bool:
+    """Whether the operator writes into what it is called with."""
+    target: Any = node.target
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
+
+
+def shown(node: fx.Node) -> fx.Node | None:
+    """The operand whose memory the value may be: what it is a view of, or returned as it is."""
+    first = node.args[0] if node.args and node.op == "call_function" else None
+    if not isinstance(first, fx.Node) or node.target is operator.getitem:
+        return first if isinstance(first, fx.Node) else None
+    schema = _schema_arguments(node)
+    view = bool(schema) and schema[0].alias_info is not None
+    return first if view or operator_name(node) in _AS_THEY_ARE else None
+
+
+_AS_THEY_ARE = frozenset(
+    f"aten.{name}"
+    for name in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "type_as")
+)
+"""Operators that may return their operand itself, though their schema does not say so."""
+
+
+def _schema_arguments(node: fx.Node) -> list[Any]:
+    target: Any = node.target
+    return target._schema.arguments if isinstance(target, torch._ops.OpOverload) else []
 
 
 def attribute(network: fx.GraphModule, target: str) -> Any:

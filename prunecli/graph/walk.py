@@ -16,23 +16,20 @@ from prunecli.graph.capture import Captured
 from prunecli.graph.fields import Value, along
 from prunecli.graph.labels import Freeze, Labels
 from prunecli.graph.nodes import (
+    arguments,
     attribute,
     concrete,
     module_path,
     operator_name,
     shape_of,
+    shown,
     stack_trace,
+    writes,
 )
 from prunecli.graph.rules.table import RULES
 from prunecli.graph.vanishing import vanishing
 
 Result = Value | tuple[Value | None, ...] | None
-
-_AS_THEY_ARE = frozenset(
-    f"aten.{name}"
-    for name in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "type_as")
-)
-"""Operators that may return their operand itself, though their schema does not say so."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +118,11 @@ def _note_written(node: fx.Node, values: dict[str, Result]) -> None:
 def sharing_memory(node: fx.Node) -> list[fx.Node]:
     """The node that owns the memory which `node` shows, and all that show it, `node` too."""
     owner = node
-    while (source := _shown(owner)) is not None:
+    while (source := shown(owner)) is not None:
         owner = source
     found = [owner]
     for item in found:
-        found += [user for user in item.users if _shown(user) is item]
+        found += [user for user in item.users if shown(user) is item]
     return found
 
 
@@ -133,27 +130,6 @@ def _not_vanishing(value: Result) -> Result:
     if isinstance(value, tuple):
         return tuple(None if item is None else replace(item, vanishes=False) for item in value)
     return None if value is None else replace(value, vanishes=False)
-
-
-def writes(node: fx.Node) -> bool:
-    """Whether the operator changes its operand in place."""
-    target: Any = node.target
-    if not isinstance(target, torch._ops.OpOverload) or not target._schema.arguments:
-        return False
-    info = target._schema.arguments[0].alias_info
-    return info is not None and info.is_write
-
-
-def _shown(node: fx.Node) -> fx.Node | None:
-    """The operand whose memory the result may be."""
-    target: Any = node.target
-    first = node.args[0] if node.args and node.op == "call_function" else None
-    if not isinstance(first, fx.Node) or target is operator.getitem:
-        return first if isinstance(first, fx.Node) else None
-    if not isinstance(target, torch._ops.OpOverload):
-        return None
-    view = target._schema.arguments[0].alias_info is not None
-    return first if view or operator_name(node) in _AS_THEY_ARE else None
 
 
 def _frozen(call: Call) -> Result:
@@ -173,7 +149,7 @@ def _shapes(node: fx.Node) -> tuple[Shape, ...]:
 
 
 def _arguments(node: fx.Node, values: dict[str, Result]) -> dict[str, Any]:
-    """Arguments by schema name, defaults filled in."""
+    """Arguments by name, with what the walk knows of them."""
 
     def resolve(item: Any) -> Any:
         if isinstance(item, fx.Node):
@@ -183,18 +159,9 @@ def _arguments(node: fx.Node, values: dict[str, Result]) -> dict[str, Any]:
             return [resolve(member) for member in item]
         return item
 
-    target: Any = node.target
-    if not isinstance(target, torch._ops.OpOverload):
+    if not isinstance(node.target, torch._ops.OpOverload):
         return {str(place): resolve(item) for place, item in enumerate(node.args)}
-    found: dict[str, Any] = {}
-    for place, argument in enumerate(target._schema.arguments):
-        if place < len(node.args):
-            found[argument.name] = resolve(node.args[place])
-        elif argument.name in node.kwargs:
-            found[argument.name] = resolve(node.kwargs[argument.name])
-        else:
-            found[argument.name] = argument.default_value
-    return found
+    return {name: resolve(item) for name, item in arguments(node).items()}
 
 
 def _plain(node: fx.Node) -> Result:

@@ -69,8 +69,8 @@ Output = Annotated[
         "-o",
         "--output",
         metavar="FILE.onnx",
-        help="ONNX file to write; .pt2 and the folder .run go beside it. Left out: the checkpoint's "
-        "name with -pruned.onnx, in the current folder.",
+        help="ONNX file to write; .pt2 and the folder .run go beside it. Left out: the "
+        "checkpoint's name with -pruned.onnx, in the current folder.",
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -19,7 +19,7 @@ from prunecli.export.onnx_file import (
     nonzero_weights,
     write_onnx,
 )
-from prunecli.export.verify import verify_outputs, verify_shrunk
+from prunecli.export.verify import verify_masked, verify_outputs, verify_shrunk
 from prunecli.files import writing
 from prunecli.graph.cost import Cost
 from prunecli.measure.score import Score
@@ -113,7 +113,9 @@ class Exporter:
             )
             seed = self.config.train.seed
             verified = verify_outputs(path, state.network, exportable, self.config.atol, seed)
-            self._note_checks(name, state, path)
+            self._note_checks(path, state)
+            if state.masks:
+                verify_masked(path, state.network, state.masks)
             checks = ledger.report.checks
             ledger.note(
                 checks=record.Checks(
@@ -142,7 +144,7 @@ class Exporter:
             write_onnx(exportable, self.files.path(name), metadata, storage)
         return exportable
 
-    def _note_checks(self, name: RowName, state: State, path: Path) -> None:
+    def _note_checks(self, path: Path, state: State) -> None:
         """Where something went for good, the file's weights must have shrunk."""
         original = self.files.costs[RowName.ORIGINAL].params
         removed = original - state.cost.params

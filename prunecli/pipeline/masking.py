@@ -13,12 +13,12 @@ from prunecli.graph.maskable import Maskable, maskables
 from prunecli.graph.nodes import attribute
 from prunecli.importance.weights import score_weights
 from prunecli.pipeline.job import Job, Pace
-from prunecli.pipeline.state import Analysis, State, analysed, owned
+from prunecli.pipeline.state import Analysis, EmptiedPlan, State, analysed, owned
 from prunecli.pipeline.told import weights_step
 from prunecli.selection.maskplan import MaskPlan
 from prunecli.selection.masks import choose_masks
-from prunecli.surgery.emptied import compact_masked
-from prunecli.surgery.masks import apply_masks
+from prunecli.selection.plan import kept_indices
+from prunecli.surgery.masks import apply_masks, compact_masked
 
 
 def mask_weights(job: Job, state: State, pace: Pace) -> State:
@@ -106,7 +106,12 @@ def compact_emptied(job: Job, state: State) -> State:
             )
         if not done.removed:
             return state
-        captured = replace(state.captured, network=done.network)
-        return analysed(
-            replace(state, captured=captured, masks=done.masks, stale=True, analysis=None)
-        )[0]
+        smaller = replace(
+            state,
+            captured=replace(state.captured, network=done.network),
+            masks=done.masks,
+            plans=(*state.plans, EmptiedPlan(kept_indices(found.coupling, done.kept.keep[:-1]))),
+            stale=True,
+            analysis=None,
+        )
+        return analysed(smaller)[0]

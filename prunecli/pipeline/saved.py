@@ -12,6 +12,7 @@ from typing import Any
 
 from prunecli.config import RunConfig
 from prunecli.errors import ConfigError
+from prunecli.pipeline.state import EmptiedPlan, Step
 from prunecli.records import from_plain, to_plain
 from prunecli.report.record import Report
 from prunecli.selection.layers import LayerPlan, layer_plan_from_json
@@ -34,19 +35,19 @@ class Saved:
 
     config: RunConfig
     sha256: str
-    plans: tuple[LayerPlan | Plan, ...]
+    plans: tuple[Step, ...]
     report: Report
     trained: bool
     program: Path
 
 
-def plans_to_json(plans: Sequence[LayerPlan | Plan]) -> str:
+def plans_to_json(plans: Sequence[Step]) -> str:
     """Plans as text, the same for the same plans byte for byte."""
-    steps = [{"removes": _kind(plan), "plan": json.loads(plan.to_json())} for plan in plans]
+    steps = [{"removes": _kind(plan), "plan": _plain(plan)} for plan in plans]
     return json.dumps({"version": SAVED_VERSION, "steps": steps}, indent=1, sort_keys=True) + "\n"
 
 
-def plans_from_json(text: str) -> tuple[LayerPlan | Plan, ...]:
+def plans_from_json(text: str) -> tuple[Step, ...]:
     """Read plans back.
 
     Raises:
@@ -55,17 +56,36 @@ def plans_from_json(text: str) -> tuple[LayerPlan | Plan, ...]:
     try:
         document = json.loads(text)
         _check_version(document)
-        steps = [(step["removes"], json.dumps(step["plan"])) for step in document["steps"]]
+        steps = [(step["removes"], step["plan"]) for step in document["steps"]]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"plan: cannot be read: {error}", "give a plan.json file") from error
-    return tuple(
-        plan_from_json(plan) if removes == "units" else layer_plan_from_json(plan)
-        for removes, plan in steps
-    )
+    return tuple(_step(removes, plan) for removes, plan in steps)
 
 
-def _kind(plan: LayerPlan | Plan) -> str:
-    return "units" if isinstance(plan, Plan) else "layers"
+def _plain(plan: Step) -> Any:
+    if isinstance(plan, EmptiedPlan):
+        return {
+            name: {str(axis): list(kept) for axis, kept in axes.items()}
+            for name, axes in plan.tensors.items()
+        }
+    return json.loads(plan.to_json())
+
+
+def _step(removes: str, plan: Any) -> Step:
+    if removes == "emptied":
+        return EmptiedPlan(
+            {
+                name: {int(axis): tuple(kept) for axis, kept in axes.items()}
+                for name, axes in plan.items()
+            }
+        )
+    text = json.dumps(plan)
+    return plan_from_json(text) if removes == "units" else layer_plan_from_json(text)
+
+
+def _kind(plan: Step) -> str:
+    kinds = {Plan: "units", LayerPlan: "layers", EmptiedPlan: "emptied"}
+    return kinds[type(plan)]
 
 
 def _check_version(document: Any) -> None:

@@ -17,7 +17,7 @@ from prunecli.graph.cost import Cost, CostModel, cost_model
 from prunecli.graph.coupling import Coupling, couple
 from prunecli.graph.walk import Flow, walk
 from prunecli.selection.layers import LayerPlan
-from prunecli.selection.plan import Plan
+from prunecli.selection.plan import Plan, Tensors
 
 Pair = tuple[int, int]
 
@@ -29,6 +29,21 @@ class Analysis:
     flow: Flow
     coupling: Coupling
     costs: CostModel
+
+
+@dataclass(frozen=True)
+class EmptiedPlan:
+    """Units that masks had emptied, and that were cut away.
+
+    Attributes:
+        tensors: as in `Plan`.
+    """
+
+    tensors: Tensors
+
+
+Step = LayerPlan | Plan | EmptiedPlan
+"""What was removed at once, and can be removed again from the original."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +64,7 @@ class State:
     captured: Captured
     cost: Cost
     masks: Mapping[str, Tensor] = field(default_factory=dict)
-    plans: tuple[LayerPlan | Plan, ...] = ()
+    plans: tuple[Step, ...] = ()
     stale: bool = False
     analysis: Analysis | None = None
     trained: bool = False

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch.fx import GraphModule, Node
+
+from prunecli.graph.nodes import argument, argument_names, operator_name, put_argument
 
 MODE_ARGUMENTS = ("training", "train")
 """How operators name the argument that says whether the network is being trained."""
@@ -27,7 +28,6 @@ TRAINING_MOMENTUM = 0.1
 network in place while the weights move away from them."""
 
 _SAVED = "prunecli_evaluation_arguments"
-_ABSENT = object()
 
 
 def set_training(network: GraphModule, training: bool) -> None:
@@ -65,13 +65,13 @@ def learns_statistics(network: GraphModule) -> bool:
 
 def _enter(node: Node) -> bool:
     name = _mode_argument(node)
-    if name is None or _get(node, name) not in (False, _ABSENT):
+    if name is None or argument(node, name) is not False:
         return False
-    saved = {name: _get(node, name)}
-    _put(node, name, True)
-    if _is_batch_norm(node) and _get(node, "momentum") == 0.0:
+    saved: dict[str, Any] = {name: False}
+    put_argument(node, name, True)
+    if _is_batch_norm(node) and argument(node, "momentum") == 0.0:
         saved["momentum"] = 0.0
-        _put(node, "momentum", TRAINING_MOMENTUM)
+        put_argument(node, "momentum", TRAINING_MOMENTUM)
     node.meta[_SAVED] = saved
     return True
 
@@ -79,40 +79,14 @@ def _enter(node: Node) -> bool:
 def _leave(node: Node) -> bool:
     saved: dict[str, Any] = node.meta.pop(_SAVED, {})
     for name, value in saved.items():
-        _put(node, name, value)
+        put_argument(node, name, value)
     return bool(saved)
 
 
 def _mode_argument(node: Node) -> str | None:
-    names = _argument_names(node)
+    names = argument_names(node)
     return next((name for name in MODE_ARGUMENTS if name in names), None)
 
 
 def _is_batch_norm(node: Node) -> bool:
-    return (
-        isinstance(node.target, torch._ops.OpOverload) and "batch_norm" in node.target._schema.name
-    )
-
-
-def _argument_names(node: Node) -> list[str]:
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return []
-    return [argument.name for argument in node.target._schema.arguments]
-
-
-def _get(node: Node, name: str) -> Any:
-    names = _argument_names(node)
-    position = names.index(name) if name in names else len(node.args)
-    if position < len(node.args):
-        return node.args[position]
-    return node.kwargs.get(name, _ABSENT)
-
-
-def _put(node: Node, name: str, value: Any) -> None:
-    position = _argument_names(node).index(name)
-    if position < len(node.args):
-        node.update_arg(position, value)
-    elif value is _ABSENT:
-        node.kwargs = {key: kept for key, kept in node.kwargs.items() if key != name}
-    else:
-        node.update_kwarg(name, value)
+    return "batch_norm" in operator_name(node)

@@ -17,6 +17,7 @@ from torch.fx.node import map_aggregate
 
 from prunecli.choices import DeviceName
 from prunecli.errors import ConfigError
+from prunecli.graph.nodes import writes
 
 _VIEW = torch.ops.aten.view.default
 _RESHAPE = torch.ops.aten.reshape.default
@@ -152,13 +153,9 @@ def _may_run_channels_last(network: GraphModule) -> bool:
         return False
     return not any(
         node.target is torch.ops.aten.as_strided.default
-        or (node.target is _VIEW and any(_writes(user) for user in node.users))
+        or (node.target is _VIEW and any(writes(user) for user in node.users))
         for node in _nodes(network)
     )
-
-
-def _writes(node: Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def _rewrite(network: GraphModule, device: torch.device, channels_last: bool) -> None:

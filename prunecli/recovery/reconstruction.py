@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from prunecli.graph.capture import Captured
 from prunecli.graph.fields import Value
-from prunecli.graph.nodes import attribute, operator_name, shape_of
+from prunecli.graph.nodes import argument, attribute, operator_name, shape_of
 from prunecli.graph.stepping import Stepper
 from prunecli.progress import Reporter
 from prunecli.recovery.leastsquares import fit, fit_few
@@ -134,28 +134,22 @@ def _layers(network: fx.GraphModule, kept: Kept) -> Iterator[_Layer]:
     for node in network.graph.nodes:
         if operator_name(node) not in ("aten.linear", "aten.conv1d", "aten.conv2d"):
             continue
-        source = node.args[1]
+        source = argument(node, "weight")
         weight = attribute(network, str(source.target)) if source.op == "get_attr" else None
         if not isinstance(weight, nn.Parameter) or len(source.users) != 1:
             continue
         value = kept.flow.values[source.name]
         if not isinstance(value, Value) or value.parameter not in pruned:
             continue
-        groups = _argument(node, 6, "groups", 1) if node.target is not _LINEAR else 1
-        if isinstance(_argument(node, 4, "padding", 0), str) or weight.shape[1] == 1 < groups:
+        groups = argument(node, "groups") or 1  # linear layers have none
+        if isinstance(argument(node, "padding"), str) or weight.shape[1] == 1 < groups:
             continue
-        given = node.args[2] if len(node.args) > 2 else None
+        given = argument(node, "bias")
         bias = attribute(network, str(given.target)) if given is not None else None
         yield _Layer(node, weight, bias, int(groups), _following_norm(node))
 
 
 _LINEAR = torch.ops.aten.linear.default
-
-
-def _argument(node: fx.Node, place: int, name: str, default: Any) -> Any:
-    if place < len(node.args):
-        return node.args[place]
-    return node.kwargs.get(name, default)
 
 
 def _following_norm(node: fx.Node) -> fx.Node | None:
@@ -195,7 +189,7 @@ def _shift(layer: _Layer, network: Stepper, bias: Tensor) -> None:
         layer.bias.copy_(bias)
         return
     assert layer.norm is not None
-    mean = network.module.get_buffer(str(layer.norm.args[3].target))  # type: ignore[union-attr]
+    mean = network.module.get_buffer(str(argument(layer.norm, "running_mean").target))
     mean.sub_(bias.to(mean.dtype))
 
 
@@ -234,15 +228,10 @@ def _by_group(rows: Tensor, groups: int) -> Tensor:
 
 def _unfold(layer: _Layer, source: Tensor) -> Tensor:
     """Input patches (N, C * taps, positions) of a 1-d (as 2-d) or 2-d convolution."""
-    node = layer.node
     kernel = tuple(layer.weight.shape[2:])
     stride, padding, dilation = (
-        _pair(_argument(node, place, name, default), len(kernel), fill)
-        for place, name, default, fill in (
-            (3, "stride", 1, 1),
-            (4, "padding", 0, 0),
-            (5, "dilation", 1, 1),
-        )
+        _pair(argument(layer.node, name), len(kernel), fill)
+        for name, fill in (("stride", 1), ("padding", 0), ("dilation", 1))
     )
     kernel = kernel if len(kernel) == 2 else (1, *kernel)
     return F.unfold(source, kernel, dilation, padding, stride)

@@ -14,7 +14,13 @@ import torch
 from torch import fx
 
 from prunecli.graph.fields import Value
-from prunecli.graph.nodes import operator_name
+from prunecli.graph.nodes import (
+    argument,
+    argument_names,
+    arguments,
+    operator_name,
+    put_argument,
+)
 from prunecli.graph.rules.reduction import reduced_axes
 from prunecli.surgery.kept import Kept
 
@@ -35,30 +41,17 @@ class Site:
     source: Value | None
     results: tuple[Value, ...]
 
-    def place(self, *names: str) -> int:
-        """Position of the first of these arguments that the operator's schema has."""
-        target: Any = self.node.target
-        schema = [argument.name for argument in target._schema.arguments]
-        return next(schema.index(name) for name in names if name in schema)
-
     def get(self, *names: str) -> Any:
-        """Argument as written, or its default."""
-        target: Any = self.node.target
-        place = self.place(*names)
-        if place < len(self.node.args):
-            return self.node.args[place]
-        argument = target._schema.arguments[place]
-        return self.node.kwargs.get(argument.name, argument.default_value)
+        """The first of these arguments that the operator has, as written, or its default."""
+        return argument(self.node, self._own(names))
 
     def put(self, value: Any, *names: str) -> None:
-        """Write an argument."""
-        target: Any = self.node.target
-        place = self.place(*names)
-        name = target._schema.arguments[place].name
-        if place < len(self.node.args):
-            self.node.update_arg(place, value)
-        else:
-            self.node.update_kwarg(name, value)
+        """Write that argument."""
+        put_argument(self.node, self._own(names), value)
+
+    def _own(self, names: tuple[str, ...]) -> str:
+        known = argument_names(self.node)
+        return next(name for name in names if name in known)
 
 
 Rewriter = Callable[[Site], None]
@@ -220,9 +213,7 @@ def _mean(site: Site) -> None:
     source = site.source
     assert source is not None
     rank = len(source.shape)
-    target: Any = site.node.target
-    named = {"dim"} & {argument.name for argument in target._schema.arguments}
-    axes = reduced_axes({name: site.get(name) for name in named}, rank)
+    axes = reduced_axes(arguments(site.node), rank)
     share = math.prod(site.kept.extent(source, axis) / source.shape[axis] for axis in axes)
     if share < 1.0:
         with site.node.graph.inserting_before(site.node):

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from prunecli.errors import VerificationError, first_line
 from prunecli.graph.capture import Captured
 from prunecli.graph.fields import Value
-from prunecli.graph.nodes import attribute, operator_name
+from prunecli.graph.nodes import arguments, attribute, operator_name
 from prunecli.graph.stepping import Stepper, cast
 from prunecli.surgery.kept import Kept
 
@@ -207,12 +207,11 @@ class _Masked(Stepper):
 
     def _normalise(self, node: fx.Node, value: Value) -> Tensor:
         """The normalisation on the kept part only, spread out again over the full shape."""
-        args, kwargs = self.fetch_args_kwargs_from_env(node)
-        source = args[0]
-        small = self.kept.gather(value, source)
-        names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
-        given: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}
-        given[names[0]] = small
+        written = arguments(node)
+        given: dict[str, Any] = dict(self.map_nodes_to_values(written, node))
+        first = next(iter(given))
+        source = given[first]
+        small = given[first] = self.kept.gather(value, source)
         if "normalized_shape" in given:
             given["normalized_shape"] = list(small.shape[-len(given["normalized_shape"]) :])
         elif "num_groups" in given:
@@ -220,17 +219,16 @@ class _Masked(Stepper):
             given["num_groups"] = blocks if blocks is not None else given["num_groups"]
         for name in ("weight", "bias", "running_mean", "running_var"):
             if given.get(name) is not None:
-                given[name] = self._own_part(node, names.index(name), given[name])
-        result = node.target(*(given[name] for name in names if name in given))  # type: ignore[operator]
+                given[name] = self._own_part(written[name], given[name])
+        result = node.target(**given)  # type: ignore[operator]
         # The kept places in flat order are those of the small result in flat order.
         places = torch.arange(source.numel()).reshape(source.shape)
         full = torch.zeros(source.shape, dtype=source.dtype)
         full.view(-1)[self.kept.gather(value, places).reshape(-1)] = result.reshape(-1)
         return full
 
-    def _own_part(self, node: fx.Node, place: int, vector: Tensor) -> Tensor:
+    def _own_part(self, source: Any, vector: Tensor) -> Tensor:
         """What is kept of a norm's weight or bias."""
-        source = node.args[place] if place < len(node.args) else None
         own = self.kept.flow.values[source.name] if isinstance(source, fx.Node) else None
         return self.kept.gather(own, vector) if isinstance(own, Value) else vector
 

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from prunecli.graph.capture import Captured
 from prunecli.graph.coupling import STAYS, Coupling, UnitArray
 from prunecli.graph.fields import Value
-from prunecli.graph.nodes import operator_name
+from prunecli.graph.nodes import operator_name, writes
 from prunecli.graph.reading import given
 from prunecli.graph.rules.contraction import attention, einsum, matmul
 from prunecli.graph.rules.elementwise import elementwise, gated, prelu
@@ -40,7 +40,7 @@ from prunecli.graph.rules.normalization import channelwise
 from prunecli.graph.rules.reduction import norm, sampled, spatial, total
 from prunecli.graph.rules.table import RULES
 from prunecli.graph.stepping import Stepper, cast
-from prunecli.graph.walk import Flow, Result, sharing_memory, writes
+from prunecli.graph.walk import Flow, Result, sharing_memory
 from prunecli.surgery.levels import constant_rows
 from prunecli.surgery.scene import NONE, Known, Scene, Units, operands_of, summed
 

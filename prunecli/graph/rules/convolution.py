@@ -1,7 +1,6 @@
 """Rules for convolutions, plain, transposed and grouped, also with weights that are computed."""
 
 import math
-from typing import Any
 
 from torch import Tensor, fx
 
@@ -15,6 +14,7 @@ from prunecli.graph.call import (
     tie_axes,
 )
 from prunecli.graph.fields import Value, along, labelled_axes
+from prunecli.graph.nodes import argument
 from prunecli.graph.rules.contraction import INPUT_MEETS_WEIGHT
 
 
@@ -38,7 +38,7 @@ def _convolution(call: Call, *, transposed: bool) -> Value:
     pin_value(call, weight, kernel, call.why("kernel size", structural=True))
     inputs = labels_along(call, value, channel)
     blocks = None
-    if isinstance(_written_groups(call), fx.Node):
+    if isinstance(argument(call.node, "groups"), fx.Node):
         outputs, blocks = _per_example(call, weight, inputs, transposed)
     elif call.arguments["groups"] > 1:
         outputs, blocks = _grouped(call, weight, inputs, transposed)
@@ -102,14 +102,6 @@ def _paired(call: Call, inputs: Tensor, outputs: Tensor, groups: int) -> Tensor:
     call.notes.blocks[call.node.name] = into
     call.labels.tie(_rows(call, into), _rows(call, out_of), call.why(INPUT_MEETS_WEIGHT))
     return into
-
-
-def _written_groups(call: Call) -> Any:
-    """`groups` as it stands in the graph: a number, or the node that computes it."""
-    target: Any = call.node.target
-    place = [argument.name for argument in target._schema.arguments].index("groups")
-    given = call.node.args
-    return given[place] if place < len(given) else call.node.kwargs.get("groups")
 
 
 def _per_example(

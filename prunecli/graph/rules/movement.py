@@ -21,6 +21,7 @@ from prunecli.graph.call import (
 )
 from prunecli.graph.fields import Value, along, compress, labelled_axes
 from prunecli.graph.labels import Freeze
+from prunecli.graph.nodes import arguments
 
 SINGLED_OUT = "is taken out alone"
 
@@ -226,12 +227,8 @@ def unlabelled(call: Call) -> Value | tuple[Value, ...]:
 
 def written_sizes(node: fx.Node) -> tuple[Any, ...]:
     """The sizes as they stand in the graph: numbers, or nodes where they are computed."""
-    target: Any = node.target
-    names = [argument.name for argument in target._schema.arguments]
-    known = ("size", "shape", "repeats")
-    place = next((names.index(name) for name in known if name in names), len(names))
-    sizes: Any = node.args[place] if place < len(node.args) else ()
-    return tuple(sizes)
+    given = arguments(node)
+    return tuple(next((given[name] for name in ("size", "shape", "repeats") if name in given), ()))
 
 
 def _moved(call: Call) -> tuple[str, Value]:
