@@ -74,7 +74,7 @@ class _Chooser:
             job.config.removal.choosing,
             rules=tuple(replace(rule, share=rule.share * share) for rule in rules),
         )
-        self.plan = choose_units(job, self.state, self.found, wanted, choosing, ~self.gone)
+        self.plan = choose_units(job, self.state, self.found, wanted, choosing, self.gone)
         keep = kept_units(self.plan, coupling)
         self.gone = ~keep
         return unit_masks(self.state, coupling, keep)
