@@ -31,6 +31,7 @@ from prunecli.graph.folding import fold
 from prunecli.graph.inputs import BATCH, Axes, Domain, Example, batch_name, domains, draw
 from prunecli.graph.lengths import any_length
 from prunecli.graph.masks import masks_as_given
+from prunecli.graph.nodes import is_free
 from prunecli.graph.packed import UNLIKE as UNLIKE_PACKED
 from prunecli.graph.packed import drop_unasked, packed_as_padded
 
@@ -263,7 +264,7 @@ def _captured(
     for node, own in zip(nodes, wanted, strict=True):
         shape = node.meta["val"].shape
         axes.append(
-            tuple(name if _is_free(size) else None for name, size in zip(own, shape, strict=True))
+            tuple(name if is_free(size) else None for name, size in zip(own, shape, strict=True))
         )
         for place, name in enumerate(own):
             if name is not None and axes[-1][place] is None:
@@ -281,14 +282,9 @@ def _apart(outputs: tuple[str, ...], inputs: list[fx.Node]) -> tuple[str, ...]:
     return tuple(f"output_{name}" if name in taken else name for name in outputs)
 
 
-def _is_free(extent: int | torch.SymInt) -> bool:
-    # A symbol can have been found to have one value only: `view(2, -1)` in the model's code.
-    return not isinstance(extent, int) and extent.node.maybe_as_int() is None
-
-
 def fixed_batch(network: fx.GraphModule) -> int | None:
     """The only batch size that the graph takes, or `None` where any will do."""
     first = network.graph.find_nodes(op="placeholder")[0].meta.get("val")
-    if not isinstance(first, Tensor) or not first.dim() or _is_free(first.shape[0]):
+    if not isinstance(first, Tensor) or not first.dim() or is_free(first.shape[0]):
         return None
     return int(first.shape[0])

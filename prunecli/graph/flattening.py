@@ -34,7 +34,7 @@ def flat(network: fx.GraphModule) -> fx.GraphModule:
         hooks.clear()
     network._forward_pre_hooks_with_kwargs.clear()
     _flatten(network.graph)
-    _drop_unread(network)
+    drop_unread(network)
     network.recompile()
     return network
 
@@ -59,7 +59,7 @@ def _flatten(graph: fx.Graph) -> None:
     output.args = (held[0] if len(held) == 1 else tuple(held),)
 
 
-def _drop_unread(network: fx.GraphModule) -> None:
+def drop_unread(network: fx.GraphModule) -> None:
     """Forget parameters that the graph does not read, such as those of heads that exist only in
     training: they would count as parts of the network and be stored with it."""
     read = set()

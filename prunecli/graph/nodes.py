@@ -90,6 +90,13 @@ def shown(node: fx.Node) -> fx.Node | None:
     return first if view or operator_name(node) in _AS_THEY_ARE else None
 
 
+def owner(node: fx.Node) -> fx.Node:
+    """The value whose memory the value may be, through any number of views."""
+    while (source := shown(node)) is not None:
+        node = source
+    return node
+
+
 _AS_THEY_ARE = frozenset(
     f"aten.{name}"
     for name in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "type_as")
@@ -129,3 +136,9 @@ def concrete(item: Any) -> Any:
 def shape_of(tensor: Tensor) -> Shape:
     """A captured tensor's shape with the example's batch."""
     return tuple(int(concrete(extent)) for extent in tensor.shape)
+
+
+def is_free(extent: int | torch.SymInt) -> bool:
+    """Whether a size during capture can have other values too."""
+    # A symbol can have been found to have one value only: `view(2, -1)` in the model's code.
+    return not isinstance(extent, int) and extent.node.maybe_as_int() is None
