@@ -6,7 +6,7 @@ Stage: graph. In: nodes. Out: names, sizes and tensors. Changes nothing.
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from prunecli.errors import ModelError
 
@@ -42,7 +42,7 @@ def stack_trace(node: fx.Node) -> str:
     return node.meta.get("stack_trace") or ""
 
 
-def attribute(network: nn.Module, target: str) -> Any:
+def attribute(network: fx.GraphModule, target: str) -> Any:
     """The tensor behind a dotted `get_attr` target."""
     found: Any = network
     for part in target.split("."):

@@ -6,6 +6,7 @@ Stage: surgery. In: a captured network, its analysis, masks. Out: masked or smal
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ def apply_masks(network: nn.Module, masks: Masks) -> None:
     """Set masked weights to zero, in place and thereby under all names of a tensor."""
     with torch.no_grad():
         for name, mask in masks.items():
-            tensor: Tensor = attribute(network, name)
+            tensor: Tensor = attrgetter(name)(network)
             tensor.masked_fill_(~mask.to(tensor.device), 0.0)
 
 
