@@ -6,10 +6,11 @@ Stage: surgery. In: a captured network, its analysis, masks. Out: masked or smal
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from prunecli.errors import VerificationError
 from prunecli.graph.capture import Captured
@@ -57,11 +58,11 @@ class Emptied:
     difference: float
 
 
-def apply_masks(network: fx.GraphModule, masks: Masks) -> None:
+def apply_masks(network: nn.Module, masks: Masks) -> None:
     """Set masked weights to zero, in place and thereby under all names of a tensor."""
     with torch.no_grad():
         for name, mask in masks.items():
-            tensor: Tensor = attribute(network, name)
+            tensor: Tensor = attrgetter(name)(network)
             tensor.masked_fill_(~mask.to(tensor.device), 0.0)
 
 
@@ -108,6 +109,11 @@ def compact_masked(captured: Captured, flow: Flow, coupling: Coupling, masks: Ma
         return Emptied(masked.network, slice_masks(masks, kept), kept, 0, 0, dead.alive, 0.0)
     inputs = list(_inputs(captured))
     expected = [outputs(masked.network, item) for item in inputs]
+    if any(bool(item.isnan().any()) for answer in expected for item in answer):
+        # Zero times what is no number is none either: here everything is noticed.
+        kept = make_kept(flow, coupling, np.ones_like(dead.keep))
+        alive = len(dead.scene.emptied)
+        return Emptied(masked.network, slice_masks(masks, kept), kept, 0, 0, alive, 0.0)
     folded = _fold(masked, dead, fold_into)
     network = compact(masked, kept)
     difference = _compare(network, inputs, expected)
