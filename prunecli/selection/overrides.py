@@ -162,6 +162,12 @@ def _take(rule: LayerRule, own: Bools, rounded: Steps, fine: Steps) -> tuple[Ste
         if abs(float(sums[nearest]) - wanted) <= size[every].max() / 2 + 1e-6:
             return steps, open_[:nearest]
     most = float(sums[-1]) / float(own.sum())
+    if not most:
+        raise TargetError(
+            f"--layer: {rule.pattern}={percent(rule.share)} cannot be reached, nothing of what it "
+            "matches can go",
+            f"leave out --layer '{rule.pattern}'",
+        )
     raise TargetError(
         f"--layer: {rule.pattern}={percent(rule.share)} cannot be reached, at most "
         f"{percent(most)} of what it matches can go",

@@ -170,8 +170,12 @@ def _give_back(ruler: _Ruler, field: Field, steps: Steps, taken: UnitArray, enou
 
 
 def _fill(ruler: _Ruler, field: Field, fine: Steps, keep: Keep) -> Keep:
-    """Give back single units, group by group from the widest, where an odd width costs least."""
+    """Give back single units, group by group from the widest, where an odd width costs least;
+    or in all classes alike where they are to lose the same share."""
     order = field.order(fine)
+    if field.scope is not Scope.GLOBAL:
+        gone = order[~keep[_first_units(fine)[order]]]
+        return _give_back_to(ruler, fine, keep, gone[::-1])
     groups = field.coupling.groups
     for group in sorted(groups, key=lambda item: -int(keep[item.units].sum())):
         own = np.unique(fine.of_unit[group.units[~keep[group.units]]])
@@ -181,6 +185,12 @@ def _fill(ruler: _Ruler, field: Field, fine: Steps, keep: Keep) -> Keep:
         if ruler.room(keep) <= CLOSE_SHARE:
             break
     return keep
+
+
+def _first_units(steps: Steps) -> UnitArray:
+    """One unit of every step, shape (steps,)."""
+    _, first = np.unique(steps.of_unit, return_index=True)
+    return first
 
 
 def _give_back_to(ruler: _Ruler, fine: Steps, keep: Keep, gone: UnitArray) -> Keep:

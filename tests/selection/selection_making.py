@@ -1,6 +1,7 @@
 """Tiny networks and literal scores for the tests of what is chosen."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +66,7 @@ def mlp(*widths: int) -> nn.Module:
     """Linear layers `0`, `2`, `4`, ... with relu between them."""
     torch.manual_seed(0)
     layers: list[nn.Module] = []
-    for one, two in zip(widths, widths[1:], strict=False):
+    for one, two in itertools.pairwise(widths):
         layers += [nn.Linear(one, two), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

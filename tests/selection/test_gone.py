@@ -149,3 +149,16 @@ def test_absolute_targets_fall_step_by_step() -> None:
         gone = ~kept_units(plan, case.coupling)
         kept.append(50 - int(gone.sum()))
     assert all(a > b for a, b in itertools.pairwise(kept))
+
+
+def test_what_must_go_with_it_counts_as_gone() -> None:
+    """One unit of one row: its like in the other row went too."""
+    case = analyse(grouped(2, 12), (3, 6, 6))
+    gone = np.zeros(case.coupling.count, dtype=np.bool_)
+    gone[case.group("a")[8]] = True
+    scores = case.scores(a=np.linspace(0.4, 0.9, 12))
+    plan = channels(20 / 24).plan(case, scores, gone=gone)
+    fates = dict(next(row.fates for row in plan.groups if row.name == "a"))
+    assert fates[Fate.BEFORE] == (0, 8)
+    assert_sums(case, plan)
+    case.cut(plan)

@@ -1,5 +1,7 @@
 """Scopes: every group, or every kind of group, loses the same share; the lowest scores of it."""
 
+import itertools
+
 import numpy as np
 import pytest
 from selection_making import (
@@ -54,23 +56,35 @@ def test_local_takes_the_same_share_of_every_group(plain: Case, share: float) ->
 
 
 @pytest.mark.parametrize("share", [0.8, 0.5, 0.3])
-def test_local_meets_a_target_of_macs_with_the_smallest_share(plain: Case, share: float) -> None:
-    plan = macs(share, scope=Scope.LOCAL).plan(plain, plain.scores(2))
-    original = sum(a * b for a, b in zip(WIDTHS, WIDTHS[1:], strict=False))
-
-    def left(fraction: float) -> list[int]:
-        return [width - round(fraction * width) for width in WIDTHS[1:-1]]
+@pytest.mark.parametrize("widths", [WIDTHS, (300, 40, 30, 2)], ids=["even", "cheap last"])
+def test_local_meets_a_target_of_macs_with_the_smallest_share(
+    widths: tuple[int, ...], share: float
+) -> None:
+    """Though there would be room for many units of a cheap layer."""
+    case = analyse(mlp(*widths), (widths[0],))
+    plan = macs(share, scope=Scope.LOCAL).plan(case, case.scores(2))
 
     def cost(inner: list[int]) -> int:
-        widths = [WIDTHS[0], *inner, WIDTHS[-1]]
-        return sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+        return sum(a * b for a, b in itertools.pairwise((widths[0], *inner, widths[-1])))
 
-    steps = np.linspace(0, 0.95, 2000)
-    needed = next(x for x in steps if cost(left(float(x))) <= share * original)
-    expected = left(float(needed))
+    def left(fraction: float) -> list[int]:
+        return [width - round(fraction * width) for width in widths[1:-1]]
+
+    original = cost(list(widths[1:-1]))
+    needed = next(x for x in np.linspace(0, 0.95, 2000) if cost(left(x)) <= share * original)
     found = [group.kept for group in plan.groups]
-    assert max(abs(a - b) for a, b in zip(expected, found, strict=True)) <= 1
+    assert max(abs(a - b) for a, b in zip(left(needed), found, strict=True)) <= 1
     assert cost(found) == plan.after.macs <= share * original
+
+
+def test_local_counts_what_went_before() -> None:
+    case = analyse(mlp(6, 40, 60, 50, 3), (6,))
+    scores = case.scores(5)
+    gone = np.zeros(150, dtype=np.bool_)
+    gone[case.group("2")[10:34]] = True
+    plan = channels(0.5, scope=Scope.LOCAL).plan(case, scores, gone=gone)
+    assert counts(plan) == {"0": 20, "2": 30, "4": 25}
+    assert set(range(10, 34)) < set(gone_of(case, plan, "2"))
 
 
 def test_global_takes_whatever_scores_lowest(plain: Case) -> None:

@@ -166,7 +166,7 @@ def test_what_is_low_but_may_not_go() -> None:
 
 def test_a_threshold_goes_instead_of_a_target() -> None:
     case = analyse(mlp(5, 10, 3), (5,))
-    with pytest.raises(ConfigError, match="--threshold: goes instead of a target, got 0.5 and "):
+    with pytest.raises(ConfigError, match=r"--threshold: goes instead of a target, got 0\.5 and "):
         macs(0.5, threshold=Threshold(0.5)).plan(case, case.scores())
     with pytest.raises(ConfigError, match="--target-macs: how much is to go is not said"):
         Ask().plan(case, case.scores())
