@@ -18,7 +18,6 @@ from prunecli.graph.roles import Reader
 
 Shape = tuple[int, ...]
 
-UNYIELDING = "an axis that cannot shrink"
 MEETS_INPUT = "meets the network's input"
 
 
@@ -125,9 +124,13 @@ class Call:
 
     def why(self, reason: str, *, structural: bool = False) -> Freeze:
         """A reason that points at this call."""
-        if reason.endswith(UNYIELDING) and any(map(is_input, self.node.all_input_nodes)):
-            reason = MEETS_INPUT
         return Freeze(reason, self.name, self.place, structural, stack_trace(self.node))
+
+    def why_unyielding(self, what: str) -> Freeze:
+        """Why an axis stays that `what` brings together with one that has its own size."""
+        if any(map(is_input, self.node.all_input_nodes)):
+            return self.why(MEETS_INPUT)
+        return self.why(f"{what} an axis that cannot shrink")
 
 
 Rule = Callable[[Call], Value | tuple[Value | None, ...]]
@@ -199,7 +202,7 @@ def merge(call: Call, shape: Shape, values: tuple[Value, ...], what: str) -> Val
     An operand that has the full extent of an axis but no labels for it pins that axis.
     """
     rank = len(shape)
-    why = call.why(f"{what} an axis that cannot shrink")
+    why = call.why_unyielding(what)
     merged: list[Tensor] = []
     for field in (aligned(field, rank) for value in values for field in value.fields):
         hits = [other for other in merged if overlap(other, field)]

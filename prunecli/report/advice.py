@@ -8,6 +8,11 @@ import re
 
 NO_RULE = "no rule for this operator"
 
+OWN_SIZE = (
+    "the other side has a size of its own (computed, or a constant in the code): as a parameter or "
+    "buffer of the module it can shrink too"
+)
+
 ADVICE = {
     NO_RULE: "write this step with common operators, or add a rule for it "
     "(docs/operators.md shows how)",
@@ -16,12 +21,12 @@ ADVICE = {
     "is sampled at computed places": "sample along other axes than the channels",
     "is cut where the input's size says": "cut channels at constant places",
     "is indexed by a constant": "a slice of several channels can shrink, a single index cannot",
-    "is reduced over": "a sum over channels that are left would change: pool over other axes",
+    "is reduced over": "a sum, mean or norm may lose channels that are zero (a convolution's, also "
+    "after a ReLU, not after a sigmoid); reduce anything else over other axes",
     "is rolled": "roll other axes than the channels",
-    "is added to an axis that cannot shrink": "what is added has a size of its own (an input, a "
-    "constant in the code): as a parameter or buffer of the module it can shrink too",
-    "is multiplied with an axis that cannot shrink": "the other side has a size of its own (an "
-    "input, a constant in the code): as a parameter or buffer of the module it can shrink too",
+    "is added to an axis that cannot shrink": OWN_SIZE,
+    "is multiplied with an axis that cannot shrink": OWN_SIZE,
+    "meets an axis that cannot shrink": OWN_SIZE,
 }
 """Reason, as the rules word it, and what to do."""
 

@@ -100,10 +100,13 @@ def shaken(module: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def analyse(module: nn.Module, shapes: tuple[Shape, ...]) -> Analysis:
-    captured = capture(module, positional(inputs_of(shapes, 2)))
+    return analyse_captured(capture(module, positional(inputs_of(shapes, 2))))
+
+
+def analyse_captured(captured: Captured) -> Analysis:
     flow = walk(captured)
     coupling = couple(flow)
-    costs = cost_model(captured.network, flow, coupling, 2)
+    costs = cost_model(captured.network, flow, coupling, captured.batch)
     return Analysis(captured, flow, coupling, costs)
 
 

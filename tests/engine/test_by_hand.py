@@ -9,27 +9,20 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from engine_harness import Analysis, Pruned, assert_same, macs, prune, shaken
+from engine_harness import Pruned, analyse_captured, assert_same, macs, prune, shaken
 from torch import Tensor, nn
 
 from prunecli.choices import Criterion
 from prunecli.graph.capture import capture
-from prunecli.graph.cost import cost_model
-from prunecli.graph.coupling import couple
 from prunecli.graph.inputs import positional
-from prunecli.graph.walk import walk
 from prunecli.selection.plan import Plan
 
 SEEDS = range(4)
 
 
 def pruned(module: nn.Module, example: Tensor, seed: int, share: float = 0.5) -> Pruned:
-    captured = capture(module, positional((example,)))
-    flow = walk(captured)
-    coupling = couple(flow)
-    assert not flow.notes.unknown
-    costs = cost_model(captured.network, flow, coupling, 2)
-    found = Analysis(captured, flow, coupling, costs)
+    found = analyse_captured(capture(module, positional((example,))))
+    assert not found.flow.notes.unknown
     made = prune(found, macs(share), Criterion.RANDOM, seed)
     assert made.plan.after.macs <= share * made.plan.before.macs
     return made

@@ -6,18 +6,15 @@ written out here, sequence by sequence at its own length, on the units that the 
 
 import pytest
 import torch
-from engine_harness import Analysis, Pruned, assert_same, macs, prune, shaken
+from engine_harness import Analysis, Pruned, analyse_captured, assert_same, macs, prune, shaken
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from prunecli.choices import Criterion
 from prunecli.errors import ModelError
 from prunecli.graph.capture import Captured, capture
-from prunecli.graph.cost import cost_model
-from prunecli.graph.coupling import couple
 from prunecli.graph.inputs import positional
 from prunecli.graph.packed import NOTE
-from prunecli.graph.walk import walk
 from prunecli.surgery.oracle import check
 
 STEPS = 7
@@ -62,10 +59,7 @@ def inputs_of(lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 
 def analyse(module: nn.Module, lengths: tuple[int, ...] = (7, 3)) -> Analysis:
-    captured = capture(module, positional(inputs_of(lengths)))
-    flow = walk(captured)
-    coupling = couple(flow)
-    return Analysis(captured, flow, coupling, cost_model(captured.network, flow, coupling, 2))
+    return analyse_captured(capture(module, positional(inputs_of(lengths))))
 
 
 def assert_captured(module: nn.Module, captured: Captured, cases=LENGTHS) -> None:

@@ -17,7 +17,6 @@ from prunecli.graph.call import (
 from prunecli.graph.fields import Value, labelled_axes
 
 MULTIPLIED = "is multiplied with"
-INPUT_MEETS_WEIGHT = f"{MULTIPLIED} an axis that cannot shrink"
 
 Letters = str
 """One letter per axis, as in einsum."""

@@ -15,7 +15,7 @@ from prunecli.graph.call import (
 )
 from prunecli.graph.fields import Value, along, labelled_axes
 from prunecli.graph.nodes import argument
-from prunecli.graph.rules.contraction import INPUT_MEETS_WEIGHT
+from prunecli.graph.rules.contraction import MULTIPLIED
 
 
 def convolution(call: Call) -> Value:
@@ -43,7 +43,7 @@ def _convolution(call: Call, *, transposed: bool) -> Value:
     elif call.arguments["groups"] > 1:
         outputs, blocks = _grouped(call, weight, inputs, transposed)
     else:
-        why = call.why(INPUT_MEETS_WEIGHT)
+        why = call.why_unyielding(MULTIPLIED)
         tie_axes(call, inputs, labels_along(call, weight, 0 if transposed else 1), why)
         outputs = labels_along(call, weight, 1 if transposed else 0)
     bias = call.optional("bias")
@@ -78,7 +78,7 @@ def _grouped(
     restart = _block_labels(call, weight, groups)
     if restart is None:
         return _frozen_grouped(call, weight, inputs, transposed), None
-    why = call.why(INPUT_MEETS_WEIGHT)
+    why = call.why_unyielding(MULTIPLIED)
     call.labels.tie(inputs, flat if transposed else restart.reshape(-1), why)
     outputs = restart.reshape(-1) if transposed else flat
     return outputs, _paired(call, inputs, outputs, groups)
@@ -90,7 +90,7 @@ def _computed_grouped(call: Call, weight: Value, inputs: Tensor, outputs: Tensor
     into = _paired(call, inputs, outputs, call.arguments["groups"])
     if into.shape[1] > 1:
         columns = call.labels.presence(into, 1, call.node.name)
-        tie_axes(call, columns, labels_along(call, weight, 1), call.why(INPUT_MEETS_WEIGHT))
+        tie_axes(call, columns, labels_along(call, weight, 1), call.why_unyielding(MULTIPLIED))
     return into
 
 
@@ -100,7 +100,7 @@ def _paired(call: Call, inputs: Tensor, outputs: Tensor, groups: int) -> Tensor:
     note_blocks(call, into)
     note_blocks(call, out_of)
     call.notes.blocks[call.node.name] = into
-    call.labels.tie(_rows(call, into), _rows(call, out_of), call.why(INPUT_MEETS_WEIGHT))
+    call.labels.tie(_rows(call, into), _rows(call, out_of), call.why_unyielding(MULTIPLIED))
     return into
 
 
@@ -114,7 +114,7 @@ def _per_example(
     """
     groups = call.arguments["groups"]
     flat, own = labels_along(call, weight, 0), labels_along(call, weight, 1)
-    why = call.why(INPUT_MEETS_WEIGHT)
+    why = call.why_unyielding(MULTIPLIED)
     if inputs is not None and flat is not None and weight.shape[1] == 1:
         into, out_of = inputs.reshape(groups, -1), flat.reshape(groups, -1)
         if into.shape[1] == 1 and not transposed:

@@ -127,7 +127,7 @@ def concatenate(call: Call) -> Value:
     values = [value for value in call.arguments["tensors"] if value.shape != (0,)]
     rank = len(call.shape)
     axis = call.arguments["dim"] % rank
-    why = call.why("is joined with an axis that cannot shrink")
+    why = call.why_unyielding("is joined with")
     joined = [value.field_at(axis) for value in values]
     result: list[Tensor] = []
     if any(field is not None for field in joined):
@@ -150,7 +150,7 @@ def stack(call: Call) -> Value:
     """A new axis without labels; the operands' own axes are tied."""
     values = call.arguments["tensors"]
     axis = call.arguments["dim"] % len(call.shape)
-    why = call.why("is stacked with an axis that cannot shrink")
+    why = call.why_unyielding("is stacked with")
     for other in range(len(values[0].shape)):
         if any(value.field_at(other) is not None for value in values):
             _tie_across(call, values, other, why)
