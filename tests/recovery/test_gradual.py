@@ -177,6 +177,15 @@ def test_only_epochs_with_the_final_masks_count() -> None:
         assert int((~mask).sum()) == round(0.8 * mask.numel())
 
 
+def test_a_rise_that_ends_with_an_epoch_needs_one_more_step() -> None:
+    """The last update comes before step 6, the first of the second epoch."""
+    network, data = mlp(), data_for(mlp())
+    gradual = Gradual(Timing(end=1 / 3), smallest(network, 0.8))
+    train(network, SGD, gradual, data=data)
+    assert gradual.history[-1].step == 6
+    assert [gradual.counts(done, 18) for done in (0, 5, 6, 7, 18)] == [False] * 3 + [True] * 2
+
+
 def test_a_choice_that_brings_weights_back_is_refused() -> None:
     network = mlp()
     seeds = iter(range(100))
