@@ -22,7 +22,7 @@ from prunecli.graph.fields import Value, labelled_axes
 from prunecli.graph.labels import LabelArray, components
 from prunecli.graph.walk import Flow
 from prunecli.importance.calibration import Calibration
-from prunecli.importance.criteria import Scores
+from prunecli.importance.scores import Scores
 from prunecli.progress import Reporter
 from prunecli.removal import Mixture
 

@@ -122,8 +122,8 @@ def apply_plan(job: Job, state: State, found: Analysis, chosen: Plan) -> State:
         ledger.note(checks=record.Checks(oracle_difference=worst, oracle_tolerance=TOLERANCE))
         masks = slice_masks(state.masks, kept)
     # With masks, what is solved for would be masked away again.
-    if job.config.recover is Recovery.RECONSTRUCT and not masks:
-        _reconstruct(job, state, network, kept)
+    if not masks:
+        reconstruct_units(job, state, network, kept)
     apply_masks(network, masks)
     before = state.units[0] if state.units is not None else found.coupling.count
     return replace(
@@ -138,9 +138,15 @@ def apply_plan(job: Job, state: State, found: Analysis, chosen: Plan) -> State:
     )
 
 
-def _reconstruct(job: Job, state: State, network: fx.GraphModule, kept: Kept) -> None:
+def reconstruct_units(job: Job, state: State, network: fx.GraphModule, kept: Kept) -> None:
+    """Recover without training, where that was not switched off and there are examples.
+
+    Args:
+        state: what the network was before units were cut.
+        network: without them; changed in place.
+    """
     examples = job.unlabelled(state.captured, RECONSTRUCTION_EXAMPLES)
-    if examples is None:
+    if examples is None or job.config.recover is not Recovery.RECONSTRUCT:
         return
     with job.ledger.stage("reconstruct"):
         done = reconstruct(state.captured, network, kept, examples, job.reporter, job.seed)

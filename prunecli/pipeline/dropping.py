@@ -48,9 +48,8 @@ def drop_layers(job: Job, state: State, pace: Pace) -> State:
     with job.ledger.stage("drop"), job.reporter.step("dropping layers and checking"):
         chosen = choose_layers(blocks, scores, wanted, removal.choosing, mix.in_words(), job.seed)
         job.ledger.step(layers_step(removal, chosen, pace.number))
-        names = [row.name for row in chosen.rows if row.dropped]
-        captured = drop_blocks(state.captured, blocks, names)
-    left = (before, before - len(names) - (before - len(blocks)))
+        captured = drop_blocks(state.captured, blocks, chosen.dropped)
+    left = (before, len(blocks) - len(chosen.dropped))
     shallower = replace(
         state,
         captured=captured,

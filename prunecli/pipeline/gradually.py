@@ -8,14 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from prunecli.choices import Strategy
 from prunecli.graph.cost import Keep
-from prunecli.graph.coupling import STAYS, Coupling, Slot
 from prunecli.graph.maskable import Maskable
-from prunecli.graph.nodes import attribute
 from prunecli.pipeline.cutting import apply_plan, choose_units, wanted_units
 from prunecli.pipeline.job import Job, Pace
 from prunecli.pipeline.masking import choose_weights, recount, weights_of
@@ -24,6 +21,7 @@ from prunecli.pipeline.told import units_step, weights_step
 from prunecli.pipeline.training import train
 from prunecli.recovery.densify import DenseAtEnd
 from prunecli.recovery.gradual import Gradual
+from prunecli.recovery.soft_units import unit_masks
 from prunecli.selection.maskplan import MaskPlan
 from prunecli.selection.plan import Plan, kept_units
 
@@ -77,7 +75,7 @@ class _Chooser:
         self.plan = choose_units(job, self.state, self.found, wanted, choosing, self.gone)
         keep = kept_units(self.plan, coupling)
         self.gone = ~keep
-        return unit_masks(self.state, coupling, keep)
+        return unit_masks(self.state.network, coupling, keep)
 
 
 def prune_gradually(job: Job, state: State, pace: Pace) -> State:
@@ -119,32 +117,6 @@ def _weights_only(job: Job, state: State, chooser: _Chooser, epochs: float) -> S
 def _tell(job: Job, chooser: _Chooser) -> None:
     if chooser.masks is not None:
         job.ledger.step(weights_step(job.config.removal, chooser.masks, chooser.pace.number))
-
-
-def unit_masks(state: State, coupling: Coupling, keep: Keep) -> dict[str, Tensor]:
-    """Masks of everything that belongs to units that do not stay, by parameter."""
-    found: dict[str, Tensor] = {}
-    for slot in coupling.slots:
-        stays = keep[slot.units] | (slot.units == STAYS)
-        if stays.all():
-            continue
-        tensor = attribute(state.network, slot.tensor)
-        if not isinstance(tensor, nn.Parameter):
-            continue
-        mask = _on_axis(tensor, slot, torch.from_numpy(stays))
-        found[slot.tensor] = found[slot.tensor] & mask if slot.tensor in found else mask
-    return found
-
-
-def _on_axis(tensor: Tensor, slot: Slot, stays: Tensor) -> Tensor:
-    """`stays` (one entry for each index, or block and index) in the tensor's shape."""
-    shape = [1] * tensor.dim()
-    if slot.blocks == 1:
-        shape[slot.axis] = -1
-        return stays.reshape(shape).expand(tensor.shape).clone()
-    rows = stays.reshape(slot.blocks, -1).repeat_interleave(tensor.shape[0] // slot.blocks, 0)
-    shape[0], shape[slot.axis] = rows.shape
-    return rows.reshape(shape).expand(tensor.shape).clone()
 
 
 def _both(one: Masks, two: Masks) -> dict[str, Tensor]:

@@ -45,7 +45,7 @@ def prune(config: RunConfig, reporter: Reporter) -> Report:
     outputs = choose_outputs(config)
     if config.dry_run:
         ledger = Ledger(first_report(config), None)
-        job, state = _begin(config, prepare(config, ledger, reporter), ledger, reporter)
+        job, state = begin(config, prepare(config, ledger, reporter), ledger, reporter)
         note_outcome(job, predict(job, state))
         ledger.note(status="ok")
         return ledger.report
@@ -54,7 +54,7 @@ def prune(config: RunConfig, reporter: Reporter) -> Report:
         prepared = prepare(config, ledger, reporter)
         files = Files(folder, outputs.onnx)
         exporter = Exporter(config, prepared, files, ledger, reporter)
-        job, state = _begin(config, prepared, ledger, reporter)
+        job, state = begin(config, prepared, ledger, reporter)
         exporter.original(state.cost)
         result = shrink(job, state, exporter.untrained)
         finish(job, result, exporter, outputs)
@@ -71,7 +71,7 @@ def finish(job: Job, state: State, exporter: Exporter, outputs: Outputs) -> None
     _ship(job, state, outputs, exportable, exporter.files)
 
 
-def _begin(
+def begin(
     config: RunConfig, prepared: Prepared, ledger: Ledger, reporter: Reporter
 ) -> tuple[Job, State]:
     """The original as a state; flags that name no layer of it are refused.
@@ -152,7 +152,13 @@ def _ship(job: Job, state: State, outputs: Outputs, exportable: Exportable, file
         named = {kind: str(path) for kind, path in outputs.named().items()}
         report = replace(ledger.report, files=named, status="ok")
         saved = Saved(
-            job.config, job.prepared.sha256, state.plans, report, state.trained, outputs.program
+            job.config,
+            job.prepared.sha256,
+            state.plans,
+            tuple(state.masks),
+            report,
+            state.trained,
+            outputs.program,
         )
         with writing(outputs.plan):
             text.write_text(plans_to_json(state.plans), encoding="utf-8")

@@ -29,6 +29,7 @@ class Saved:
     Attributes:
         sha256: of the checkpoint that was pruned.
         plans: what was removed, in order.
+        masked: parameters with weights that are held at zero.
         trained: whether weights were trained on the way.
         program: the resulting `.pt2`.
     """
@@ -36,6 +37,7 @@ class Saved:
     config: RunConfig
     sha256: str
     plans: tuple[Step, ...]
+    masked: tuple[str, ...]
     report: Report
     trained: bool
     program: Path
@@ -104,6 +106,7 @@ def saved_to_json(saved: Saved) -> str:
         "config": to_plain(saved.config),
         "sha256": saved.sha256,
         "plans": json.loads(plans_to_json(saved.plans)),
+        "masked": list(saved.masked),
         "report": to_plain(saved.report),
         "trained": saved.trained,
         "program": str(saved.program.resolve()),
@@ -134,6 +137,7 @@ def read_saved(path: Path) -> Saved:
             from_plain(RunConfig, document["config"]),
             document["sha256"],
             plans_from_json(json.dumps(document["plans"])),
+            tuple(document["masked"]),
             from_plain(Report, document["report"]),
             document["trained"],
             Path(document["program"]),

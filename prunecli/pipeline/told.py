@@ -9,7 +9,7 @@ from prunecli.choices import Strategy
 from prunecli.removal import Removal
 from prunecli.report.removed import Fate, GroupRow, LayerRow, StepRow, WeightRow
 from prunecli.selection.fates import IN_WORDS
-from prunecli.selection.layers import LayerPlan
+from prunecli.selection.layers import WHY_IN_WORDS, LayerPlan
 from prunecli.selection.maskplan import MaskPlan
 from prunecli.selection.plan import Plan, PlanGroup
 
@@ -55,8 +55,8 @@ def layers_step(removal: Removal, plan: LayerPlan, number: int) -> StepRow:
         removal.criterion(Strategy.LAYER).in_words(),
         plan.target,
         layers=tuple(
-            LayerRow(row.name, row.params, row.score, row.dropped, str(row.why))
-            for row in plan.rows
+            LayerRow(row.name, row.params, row.score, row.dropped, WHY_IN_WORDS[row.why])
+            for row in plan.blocks
         ),
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from prunecli.errors import ConfigError, NothingToPruneError, TargetError
 from prunecli.graph.blocks import Block
-from prunecli.importance.criteria import Scores
+from prunecli.importance.scores import Scores
 from prunecli.removal import Choosing, LayerRule, LayersWanted, Threshold
 
 LAYER_PLAN_VERSION = 1

@@ -42,9 +42,11 @@ def expanded(
     with torch.no_grad():
         for name, tensor in named_tensors(made):
             values = trained.get(name)
+            if values is None:
+                continue  # of a layer that had been dropped as a whole
             before = attribute(original.network, name)
             own = slots.get(first[name], [])
-            found = None if values is None else _widened(before, values, own, kept, wider)
+            found = _widened(before, values, own, kept, wider)
             if found is None:
                 raise VerificationError(
                     f"restore: {name} of the pruned network is not what its plan leaves",
