@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from prunecli.graph.nodes import concrete, shape_of
+from prunecli.graph.nodes import argument, concrete, shape_of
 
 
 class Kind(StrEnum):
@@ -47,14 +47,7 @@ class Read:
 
 def given(node: fx.Node, name: str) -> Any:
     """An argument by its schema name, or its default; `None` where there is none."""
-    target: Any = node.target
-    schema = getattr(target, "_schema", None)  # arithmetic on sizes has none
-    for place, argument in enumerate(schema.arguments if schema is not None else ()):
-        if argument.name == name:
-            if place < len(node.args):
-                return node.args[place]
-            return node.kwargs.get(name, argument.default_value)
-    return None
+    return argument(node, name)
 
 
 def _linear(node: fx.Node) -> list[Read]:

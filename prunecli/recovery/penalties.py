@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 from prunecli.choices import Penalty
 from prunecli.errors import ConfigError
 from prunecli.graph.coupling import STAYS, Coupling
-from prunecli.graph.nodes import attribute, operator_name
+from prunecli.graph.nodes import argument, attribute, operator_name
 from prunecli.recovery.companion import Setting, State
 from prunecli.recovery.unit_norms import unit_squares
 
@@ -138,9 +138,7 @@ def _norm_weights(network: GraphModule) -> list[object]:
     found: list[object] = []
     for node in network.graph.nodes:
         if node.op == "call_function" and operator_name(node) in NORMS:
-            names = [argument.name for argument in node.target._schema.arguments]
-            given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-            weight = given.get("weight")
+            weight = argument(node, "weight")
             if isinstance(weight, Node) and weight.op == "get_attr":
                 found.append(attribute(network, str(weight.target)))
     return found

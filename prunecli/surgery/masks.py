@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from prunecli.errors import VerificationError
+from prunecli.errors import VerificationError, first_line
 from prunecli.graph.capture import Captured
 from prunecli.graph.cost import Keep
 from prunecli.graph.coupling import Coupling, Slot
@@ -170,9 +170,8 @@ def _compare(
         try:
             found = outputs(network, item)
         except (RuntimeError, IndexError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0][:200]
             raise VerificationError(
-                f"masks: the network without its emptied units cannot run: {reason}", BUG
+                f"masks: the network without its emptied units cannot run: {first_line(error)}", BUG
             ) from error
         apart = max([apart, *(relative(*pair) for pair in zip(answers, found, strict=True))])
     if apart > EXACT:
