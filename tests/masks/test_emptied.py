@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 from engine_harness import Net, analyse, assert_same, inputs_of, shaken
 
 from prunecli.graph.maskable import maskables
+from prunecli.importance.deviation import deviations
 from prunecli.removal import Choosing, Threshold, WeightsWanted
 from prunecli.selection.masks import choose_masks
 from prunecli.surgery.kept import make_kept
@@ -319,6 +320,19 @@ def test_the_worked_example() -> None:
     assert masks["a.weight"].tolist() == [[False] * 3, [True] * 3, [True] * 3]
     result = emptied(net, ((3,),), dict(masks))
     assert torch.equal(result.network.get_parameter("a.weight"), weight[1:])
+
+
+def test_deviations_are_those_of_what_is_left() -> None:
+    net = mlp()
+    found = analyse(net, ((6,),))
+    items = maskables(found.captured, found.flow)
+    mask = torch.rand(8, 6, generator=torch.Generator().manual_seed(0)) > 0.4
+    spread = deviations(found.captured.network, items, {"a.weight": mask})
+    for name, weights in (("a.weight", net.a.weight[mask]), ("b.weight", net.b.weight)):
+        values = weights.flatten().tolist()
+        mean = sum(values) / len(values)
+        expected = (sum((x - mean) ** 2 for x in values) / len(values)) ** 0.5
+        assert spread[name] == pytest.approx(expected, rel=1e-6)
 
 
 def test_masks_reach_every_name_of_a_tensor() -> None:
