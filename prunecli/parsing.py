@@ -10,15 +10,8 @@ import re
 from prunecli.choices import Quantity
 from prunecli.config import Axis, InputSpec
 from prunecli.errors import ConfigError
-from prunecli.removal import (
-    LayerRule,
-    LayersWanted,
-    Pattern,
-    PatternKind,
-    Target,
-    Threshold,
-    check_share,
-)
+from prunecli.removal import LayerRule, LayersWanted, Pattern, PatternKind, Target, Threshold
+from prunecli.shares import check_share
 
 _SUFFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
 _NUMBER = re.compile(r"^([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kmgbt]?)$", re.IGNORECASE)

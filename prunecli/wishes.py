@@ -40,10 +40,10 @@ from prunecli.removal import (
     PatternKind,
     Removal,
     Target,
-    Timing,
     UnitsWanted,
     WeightsWanted,
 )
+from prunecli.timing import Timing
 
 DEFAULT_MACS, DEFAULT_LAYERS, DEFAULT_SPARSITY = "50%", "25%", "80%"
 """What is asked for where nothing is said."""

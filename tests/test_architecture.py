@@ -18,7 +18,8 @@ PACKAGE = ROOT / "prunecli"
 
 LAYERS = (
     ("errors", "records"),
-    ("choices",),
+    ("choices", "shares"),
+    ("timing",),
     ("removal",),
     ("config",),
     ("parsing", "files", "progress", "compat", "runtime"),

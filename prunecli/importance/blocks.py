@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from prunecli.choices import Criterion
 from prunecli.data import loss_of
-from prunecli.errors import ConfigError, DataError, TrainingError
+from prunecli.errors import ConfigError, TrainingError
 from prunecli.graph.blocks import Block
 from prunecli.graph.bypass import run_without
 from prunecli.graph.capture import Captured
@@ -22,12 +22,13 @@ from prunecli.graph.fields import Value, labelled_axes
 from prunecli.graph.labels import LabelArray, components
 from prunecli.graph.walk import Flow
 from prunecli.importance.calibration import Calibration
+from prunecli.importance.evidence import Evidence
 from prunecli.importance.scores import Scores
 from prunecli.progress import Reporter
 from prunecli.removal import Mixture
 
 BATCH = 64
-"""Examples at once, unless the network takes another number only."""
+"""Examples at once, where the network takes any number."""
 
 
 def score_blocks(
@@ -44,13 +45,13 @@ def score_blocks(
     A mixture adds up its parts, each divided by its largest absolute value first.
 
     Raises:
-        ConfigError: the criterion needs data and there is none.
-        DataError: fewer examples than the network takes at once.
+        ConfigError: the criterion needs data and there is none, or less than the network takes at
+            once.
         TrainingError: the network's numbers are not finite.
     """
+    evidence = Evidence(captured, calibration, seed, reporter)
     parts = [
-        (_scores(captured, flow, blocks, criterion, calibration, seed, reporter), weight)
-        for criterion, weight in mixture.parts
+        (_scores(criterion, blocks, flow, evidence), weight) for criterion, weight in mixture.parts
     ]
     if len(parts) == 1:
         return parts[0][0]
@@ -62,86 +63,56 @@ def score_blocks(
 
 
 def _scores(
-    captured: Captured,
-    flow: Flow,
-    blocks: Sequence[Block],
-    criterion: Criterion,
-    calibration: Calibration | None,
-    seed: int,
-    reporter: Reporter,
+    criterion: Criterion, blocks: Sequence[Block], flow: Flow, evidence: Evidence
 ) -> Scores:
     if criterion is Criterion.RANDOM:
-        return np.random.default_rng(seed).random(len(blocks))
-    if calibration is None:
+        return np.random.default_rng(evidence.seed).random(len(blocks))
+    if evidence.calibration is None:
         raise ConfigError(
-            f"--criterion {criterion.value}: blocks are judged on examples, got no data",
-            "add --data, or use --criterion random",
+            f"--criterion {criterion.value}: judges blocks on examples, got no data",
+            "give --data, or use --criterion random",
         )
     if criterion is Criterion.LOSS:
-        return _losses(captured, blocks, calibration, reporter)
-    return _changes(captured, flow, blocks, calibration, reporter)
+        return _losses(blocks, evidence)
+    return _changes(blocks, flow, evidence)
 
 
-def _batches(captured: Captured, calibration: Calibration) -> list[slice]:
-    """Places of the examples of every batch; whole batches only where the network fixes its."""
-    size = BATCH if captured.dynamic_batch else captured.batch
-    count = len(calibration)
-    if not captured.dynamic_batch:
-        count -= count % size
-    if count == 0:
-        raise DataError(
-            f"--calibration-samples: the network takes {size} examples at once, "
-            f"got {len(calibration)}",
-            f"give at least {size}",
-        )
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def _losses(
-    captured: Captured, blocks: Sequence[Block], calibration: Calibration, reporter: Reporter
-) -> Scores:
+def _losses(blocks: Sequence[Block], evidence: Evidence) -> Scores:
     """The loss without each block minus the loss with all.
 
     Leaving one out, as in Kim et al. 2024, "Shortened LLaMA" (arXiv:2402.02834), there with
     perplexity.
     """
-    places = _batches(captured, calibration)
-    total = len(places) * (len(blocks) + 1)
+    network = evidence.captured.network
+    given = evidence.examples()
+    cuts = evidence.cuts(BATCH, rest=True)
     found = []
-    with reporter.step("trying the network without each block", total) as step:
+    total = len(cuts) * (len(blocks) + 1)
+    with evidence.reporter.step("trying the network without each block", total) as step:
         for number, left_out in enumerate([(), *((block,) for block in blocks)]):
             loss, count = 0.0, 0
-            for place, own in enumerate(places):
-                inputs, targets = calibration.inputs[own], calibration.targets[own]
-                output = run_without(captured.network, left_out, (inputs,))[0]
-                size = len(inputs)
-                loss += float(loss_of(calibration.task, output.double(), targets)) * size
-                count += size
-                step.update(number * len(places) + place + 1)
+            for place, cut in enumerate(cuts):
+                inputs, targets = given.inputs[cut], given.targets[cut]
+                output = run_without(network, left_out, (inputs,))[0]
+                loss += float(loss_of(given.task, output.double(), targets)) * len(inputs)
+                count += len(inputs)
+                step.update(number * len(cuts) + place + 1)
             found.append(loss / count)
             _check_finite(found[-1], left_out[0].name if left_out else "")
     return np.asarray(found[1:], dtype=np.float64) - found[0]
 
 
-def _changes(
-    captured: Captured,
-    flow: Flow,
-    blocks: Sequence[Block],
-    calibration: Calibration,
-    reporter: Reporter,
-) -> Scores:
+def _changes(blocks: Sequence[Block], flow: Flow, evidence: Evidence) -> Scores:
     """How far each block turns what passes through it: 1 - the mean cosine of the angle between
     entry and exit, over examples and positions.
 
     The block influence of Men et al. 2024, "ShortGPT" (arXiv:2403.03853).
     """
-    runner = _Turning(captured.network, blocks, flow)
-    places = _batches(captured, calibration)
-    with reporter.step("comparing what goes into blocks and comes out", len(places)) as step:
-        for number, own in enumerate(places):
-            with torch.no_grad():
-                runner.run(calibration.inputs[own].clone())
-            step.update(number + 1)
+    runner = _Turning(evidence.captured.network, blocks, flow)
+    cuts = evidence.cuts(BATCH, rest=True)
+    for inputs, _ in evidence.batches("comparing what goes into blocks and comes out", cuts):
+        with torch.no_grad():
+            runner.run(inputs)
     scores = np.asarray([1.0 - runner.mean(block.name) for block in blocks], dtype=np.float64)
     for block, score in zip(blocks, scores, strict=True):
         _check_finite(float(score), block.name)
@@ -150,7 +121,7 @@ def _changes(
 
 def _check_finite(number: float, block: str) -> None:
     if not math.isfinite(number):
-        where = f"without block {block}" if block else "as it is"
+        where = f"at block {block}" if block else "as it is"
         raise TrainingError(
             f"calibration: the network {where} must compute finite numbers, got {number}",
             "check the data, or use --criterion random",

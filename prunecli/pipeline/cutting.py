@@ -16,7 +16,6 @@ from prunecli.pipeline.state import Analysis, State, analysed
 from prunecli.pipeline.told import units_step
 from prunecli.recovery import reconstruct
 from prunecli.removal import Choosing, Target, UnitsWanted
-from prunecli.report import record
 from prunecli.selection.budget import select
 from prunecli.selection.plan import Plan, kept_units
 from prunecli.surgery.compact import compact
@@ -119,7 +118,8 @@ def apply_plan(job: Job, state: State, found: Analysis, chosen: Plan) -> State:
         network = compact(captured, kept)
         result = check(captured, network, kept)
         worst = max(result.difference, result.worst, ledger.report.checks.oracle_difference or 0.0)
-        ledger.note(checks=record.Checks(oracle_difference=worst, oracle_tolerance=TOLERANCE))
+        checks = replace(ledger.report.checks, oracle_difference=worst, oracle_tolerance=TOLERANCE)
+        ledger.note(checks=checks)
         masks = slice_masks(state.masks, kept)
     # With masks, what is solved for would be masked away again.
     if not masks:

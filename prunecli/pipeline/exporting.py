@@ -5,7 +5,7 @@ its final name.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from prunecli.export.onnx_file import (
     Exportable,
     make_exportable,
     nonzero_weights,
+    stored_bytes,
     write_onnx,
 )
 from prunecli.export.verify import verify_masked, verify_outputs, verify_shrunk
@@ -29,10 +30,7 @@ from prunecli.pipeline.prepare import Prepared
 from prunecli.pipeline.saved import plans_to_json
 from prunecli.pipeline.state import State
 from prunecli.progress import Reporter
-from prunecli.report import record
 from prunecli.report.record import RowName
-
-BYTES_PER_WEIGHT = 4
 
 
 @dataclass
@@ -114,18 +112,12 @@ class Exporter:
             seed = self.config.train.seed
             verified = verify_outputs(path, state.network, exportable, self.config.atol, seed)
             self._note_checks(path, state)
-            if state.masks:
-                verify_masked(path, state.network, state.masks)
-            checks = ledger.report.checks
             ledger.note(
-                checks=record.Checks(
-                    checks.oracle_difference,
-                    checks.oracle_tolerance,
-                    verified.difference,
-                    self.config.atol,
-                    verified.batches,
-                    checks.initializer_bytes_before,
-                    checks.initializer_bytes_after,
+                checks=replace(
+                    ledger.report.checks,
+                    onnx_difference=verified.difference,
+                    onnx_tolerance=self.config.atol,
+                    onnx_batches=verified.batches,
                 )
             )
             self.files.onnx[name], self.files.costs[name] = path, state.cost
@@ -145,18 +137,25 @@ class Exporter:
         return exportable
 
     def _note_checks(self, path: Path, state: State) -> None:
-        """Where something went for good, the file's weights must have shrunk."""
-        original = self.files.costs[RowName.ORIGINAL].params
-        removed = original - state.cost.params
-        if removed <= 0:
+        """Where something went for good, the file holds that much less; where weights were
+        masked, they are zero in it.
+
+        Raises:
+            VerificationError: it is not so.
+        """
+        original = self.files.onnx[RowName.ORIGINAL]
+        removed = self.files.costs[RowName.ORIGINAL].params - state.cost.params
+        if removed > 0:
+            verify_shrunk(original, path, removed)
+        if state.masks:
+            verify_masked(path, state.network, state.masks)
+        if removed <= 0 and not state.masks:
             return
-        before, after = verify_shrunk(self.files.onnx[RowName.ORIGINAL], path, removed)
         self.ledger.note(
-            checks=record.Checks(
-                self.ledger.report.checks.oracle_difference,
-                self.ledger.report.checks.oracle_tolerance,
-                initializer_bytes_before=before * BYTES_PER_WEIGHT,
-                initializer_bytes_after=after * BYTES_PER_WEIGHT,
+            checks=replace(
+                self.ledger.report.checks,
+                initializer_bytes_before=stored_bytes(original),
+                initializer_bytes_after=stored_bytes(path),
             )
         )
 

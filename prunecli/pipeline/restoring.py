@@ -33,7 +33,7 @@ from prunecli.pipeline.saved import Saved, read_saved
 from prunecli.pipeline.state import EmptiedPlan, State, Step, analysed
 from prunecli.pipeline.training import train
 from prunecli.progress import Reporter
-from prunecli.removal import Timing, fits
+from prunecli.removal import fits
 from prunecli.report.record import Report
 from prunecli.selection.layers import LayerPlan
 from prunecli.selection.overrides import layers_of
@@ -45,6 +45,7 @@ from prunecli.surgery.kept import make_kept
 from prunecli.surgery.layers import drop_blocks
 from prunecli.surgery.masks import apply_masks
 from prunecli.surgery.restoring import expanded
+from prunecli.timing import Timing
 
 
 @dataclass(frozen=True)

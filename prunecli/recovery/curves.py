@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from prunecli.choices import Curve
-from prunecli.removal import Timing
+from prunecli.timing import Timing
 
 UPDATES = 30
 """Where the number of steps between two updates is left open, a long rise has 20 to 50 updates."""

@@ -15,7 +15,7 @@ from prunecli.recovery.companion import Setting, State
 from prunecli.recovery.curves import decayed, updates
 from prunecli.recovery.masking import HeldMasks, Masks
 from prunecli.recovery.regrowth import regrown
-from prunecli.removal import Timing
+from prunecli.timing import Timing
 
 Choose = Callable[[float, Masks], Masks]
 """(share of the final removal, current masks) -> masks that remove so much in all, and whatever

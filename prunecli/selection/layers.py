@@ -63,19 +63,19 @@ class LayerPlan:
     Attributes:
         criterion, target, seed: how they were chosen.
         threshold: scores at or below it went, where a threshold decided.
-        blocks: all of the network, in graph order.
+        rows: per block of the network, in graph order.
     """
 
     criterion: str
     target: str
     seed: int
     threshold: float | None
-    blocks: tuple[LayerRow, ...]
+    rows: tuple[LayerRow, ...]
 
     @property
     def dropped(self) -> tuple[str, ...]:
         """Names of the blocks that go."""
-        return tuple(row.name for row in self.blocks if row.dropped)
+        return tuple(row.name for row in self.rows if row.dropped)
 
     def to_json(self) -> str:
         """The plan as text, the same for the same plan byte for byte."""
@@ -99,9 +99,9 @@ def layer_plan_from_json(text: str) -> LayerPlan:
             )
         rows = tuple(
             LayerRow(**{**row, "layers": tuple(row["layers"]), "why": Why(row["why"])})
-            for row in record.pop("blocks")
+            for row in record.pop("rows")
         )
-        return LayerPlan(**record, blocks=rows)
+        return LayerPlan(**record, rows=rows)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"layer plan: cannot be read: {error}", "give the file that a run has written"
@@ -114,7 +114,7 @@ def dropped_blocks(plan: LayerPlan, blocks: Sequence[Block]) -> tuple[str, ...]:
     Raises:
         ConfigError: the plan was made for another network.
     """
-    planned = [(row.name, row.layers, row.params) for row in plan.blocks]
+    planned = [(row.name, row.layers, row.params) for row in plan.rows]
     if planned != [(block.name, block.layers, block.params) for block in blocks]:
         raise ConfigError(
             "layer plan: does not fit this network",
@@ -130,57 +130,57 @@ def choose_layers(
     choosing: Choosing,
     criterion: str,
     seed: int,
+    before: Sequence[LayerRow] = (),
 ) -> LayerPlan:
     """Drop the blocks with the lowest scores, as many as are wanted in all, or those at or below
-    the threshold. What `--layer` asks of some of them comes first, and counts. What `--keep`
-    names stays. With a block goes what is inside of it.
+    the threshold. What `--layer` asks of some of them comes first, and counts; where it asks for
+    more than is wanted in all, more go. What `--keep` names stays. With a block goes what is
+    inside of it.
+
+    Args:
+        wanted: how many of `blocks` go.
+        before: what earlier rounds dropped, of which the shares of `--layer` are shares too.
 
     Raises:
-        NothingToPruneError: there is no block.
-        TargetError: more are wanted than can go, or fewer than `--layer` asks for.
+        NothingToPruneError: there is no block, or none at or below the threshold.
+        TargetError: more are wanted than can go.
     """
     if not blocks:
         raise NothingToPruneError(
             "network: no block is left that could be dropped", "ask for fewer with --layers-to-drop"
         )
-    choice = _Choice(blocks, scores, [_kept(block, choosing) for block in blocks])
-    choice.protect(place for place, kept in enumerate(choice.kept) if kept)
+    choice = _Choice(blocks, scores)
+    choice.protect([place for place, block in enumerate(blocks) if _kept(block, choosing)])
     for rule, places in _ruled(blocks, choosing.rules).items():
-        choice.take(places, round(len(places) * rule.share), Why.OVERRIDE)
-        choice.settle(places, Why.OVERRIDE)
-    limit = None
+        gone = len(_ruled(before, choosing.rules).get(rule, ()))
+        number = round((len(places) + gone) * rule.share) - gone
+        choice.take(places, number, Why.OVERRIDE)
+        choice.protect([place for place in places if place not in choice.gone], Why.OVERRIDE)
     if choosing.threshold is not None:
         limit = _limit(choosing.threshold, scores)
         low = [place for place in range(len(blocks)) if scores[place] <= limit]
         choice.take(low, len(blocks), Why.THRESHOLD)
-        target = f"drop blocks with scores up to {choosing.threshold.in_words()}"
-    else:
-        number = wanted.number(len(blocks))
-        asked = wanted.count is not None or wanted.share is not None
-        _check_number(choice, number, asked=asked)
-        choice.take(range(len(blocks)), number - choice.count, Why.RANK)
-        target = f"drop {wanted.in_words()} of {len(blocks)} blocks" if asked else "as --layer says"
-    default = Why.RANK if limit is None else Why.THRESHOLD
-    rows = tuple(
-        LayerRow(
-            block.name,
-            block.layers,
-            block.params,
-            float(scores[place]),
-            place in choice.gone,
-            choice.why.get(place, default),
-        )
-        for place, block in enumerate(blocks)
-    )
-    return LayerPlan(criterion, target, seed, limit, rows)
+        _check_any(choice, choosing.threshold, scores)
+        target = f"drop layers that score at or below {choosing.threshold.in_words()}"
+        return LayerPlan(criterion, target, seed, limit, choice.rows(blocks, Why.THRESHOLD))
+    number = wanted.number(len(blocks))
+    _check_number(choice, number)
+    choice.take(range(len(blocks)), number - choice.count, Why.RANK)
+    target = f"drop {wanted.in_words()} of {len(blocks)} layers"
+    return LayerPlan(criterion, target, seed, None, choice.rows(blocks, Why.RANK))
+
+
+def idle_rules(blocks: Sequence[Block], choosing: Choosing) -> tuple[LayerRule, ...]:
+    """Rules that speak of no block."""
+    return tuple(rule for rule in choosing.rules if not any(_fits(rule, block) for block in blocks))
 
 
 class _Choice:
     """What goes so far. Places are those of the blocks."""
 
-    def __init__(self, blocks: Sequence[Block], scores: Scores, kept: list[bool]) -> None:
+    def __init__(self, blocks: Sequence[Block], scores: Scores) -> None:
         everywhere = range(len(blocks))
-        self.scores, self.kept = scores, kept
+        self.scores = scores
         self.within = [
             {other for other in everywhere if blocks[other].exit in blocks[place].inside}
             for place in everywhere
@@ -197,7 +197,7 @@ class _Choice:
     @property
     def most(self) -> int:
         """How many could go."""
-        return len(self.kept) - len(self.stays)
+        return len(self.within) - len(self.stays)
 
     def protect(self, places: Iterable[int], why: Why = Why.KEPT) -> None:
         """These stay, and with them what is around them."""
@@ -207,10 +207,6 @@ class _Choice:
                 if other not in self.stays:
                     self.stays.add(other)
                     self.why[other] = why
-
-    def settle(self, places: Iterable[int], why: Why) -> None:
-        """Those of `places` that are not gone stay."""
-        self.protect([place for place in places if place not in self.gone], why)
 
     def take(self, places: Iterable[int], number: int, why: Why) -> None:
         """At most `number` more go, the lowest scores first."""
@@ -228,17 +224,41 @@ class _Choice:
                 self.why.update(dict.fromkeys(more, Why.INSIDE))
                 self.why[place] = why
 
+    def rows(self, blocks: Sequence[Block], otherwise: Why) -> tuple[LayerRow, ...]:
+        """What became of each block; `otherwise`: why those stay about which nothing was said."""
+        return tuple(
+            LayerRow(
+                block.name,
+                block.layers,
+                block.params,
+                float(self.scores[place]),
+                place in self.gone,
+                self.why.get(place, otherwise),
+            )
+            for place, block in enumerate(blocks)
+        )
+
+
+def _names(item: Block | LayerRow) -> tuple[str, ...]:
+    """What patterns are compared with."""
+    return (item.name, *item.layers)
+
 
 def _kept(block: Block, choosing: Choosing) -> bool:
-    return any(choosing.kept(name) for name in (block.name, *block.layers))
+    return any(choosing.kept(name) for name in _names(block))
 
 
-def _ruled(blocks: Sequence[Block], rules: Sequence[LayerRule]) -> dict[LayerRule, list[int]]:
+def _fits(rule: LayerRule, item: Block | LayerRow) -> bool:
+    return any(rule.fits(name) for name in _names(item))
+
+
+def _ruled(
+    items: Sequence[Block | LayerRow], rules: Sequence[LayerRule]
+) -> dict[LayerRule, list[int]]:
     """Per rule, the blocks of which it is the last that fits."""
     found: dict[LayerRule, list[int]] = {}
-    for place, block in enumerate(blocks):
-        names = (block.name, *block.layers)
-        fitting = [rule for rule in rules if any(rule.fits(name) for name in names)]
+    for place, item in enumerate(items):
+        fitting = [rule for rule in rules if _fits(rule, item)]
         if fitting:
             found.setdefault(fitting[-1], []).append(place)
     return found
@@ -250,18 +270,28 @@ def _limit(threshold: Threshold, scores: Scores) -> float:
     return float(np.mean(scores) - threshold.value * np.std(scores))
 
 
-def _check_number(choice: _Choice, number: int, *, asked: bool) -> None:
+def _check_any(choice: _Choice, threshold: Threshold, scores: Scores) -> None:
+    if choice.count:
+        return
+    flag = f"--threshold {threshold.in_words()}"
+    if threshold.dynamic:
+        raise NothingToPruneError(
+            f"{flag}: no layer that may go scores so far below the mean",
+            "give fewer standard deviations",
+        )
+    raise NothingToPruneError(
+        f"{flag}: no layer that may go scores at or below it, scores range from "
+        f"{scores.min():.4g} to {scores.max():.4g}",
+        f"--threshold {np.median(scores):.3g} is at or above about half of the scores",
+    )
+
+
+def _check_number(choice: _Choice, number: int) -> None:
     if number > choice.most:
-        kept = len(choice.kept) - choice.most
+        held = len(choice.stays)
         raise TargetError(
-            f"--layers-to-drop: at most {choice.most} of {len(choice.kept)} blocks can go"
-            + (f" (--keep and --layer hold {kept})" if kept else "")
+            f"--layers-to-drop: at most {choice.most} of {len(choice.within)} layers can go"
+            + (f" (--keep and --layer hold {held})" if held else "")
             + f", got {number}",
             f"--layers-to-drop {choice.most}",
-        )
-    if asked and number < choice.count:
-        raise TargetError(
-            f"--layers-to-drop: counts the blocks that --layer drops as well, {choice.count}, "
-            f"got {number}",
-            f"--layers-to-drop {choice.count}",
         )

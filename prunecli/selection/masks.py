@@ -11,12 +11,13 @@ from torch import Tensor
 
 from prunecli.errors import ConfigError, TrainingError
 from prunecli.graph.maskable import Maskable
-from prunecli.removal import Choosing, Pattern, PatternKind, WeightsWanted, percent
+from prunecli.removal import Choosing, Pattern, PatternKind, WeightsWanted
 from prunecli.selection.maskplan import Decided, MaskPlan, Masks, Why, decided, untouched
 from prunecli.selection.matching import check_patterns
 from prunecli.selection.patterns import Items, items_of, n_of_m
 from prunecli.selection.ranking import at_or_below, best_score, lowest_of
 from prunecli.selection.sparsity import Budget, by_rank, by_sparsity
+from prunecli.shares import percent
 
 
 @dataclass(frozen=True)

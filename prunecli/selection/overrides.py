@@ -12,8 +12,9 @@ import numpy as np
 from prunecli.errors import ConfigError, NothingToPruneError, TargetError
 from prunecli.graph.coupling import Coupling, Group, UnitArray, layer_of
 from prunecli.importance.scores import Scores
-from prunecli.removal import Choosing, LayerRule, percent
+from prunecli.removal import Choosing, LayerRule
 from prunecli.selection.steps import Bools, Steps
+from prunecli.shares import percent
 
 NO_RULE = -1
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from prunecli.choices import Scope
 from prunecli.errors import ConfigError, TargetError
-from prunecli.removal import percent
 from prunecli.selection.maskplan import Decided, Masks, Why, decided
 from prunecli.selection.patterns import Items
 from prunecli.selection.ranking import best_score, best_size, largest_of, lowest
+from prunecli.shares import percent
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ Stage: selection. In: what is wanted. Out: text.
 """
 
 from prunecli.choices import Scope
-from prunecli.removal import Choosing, Threshold, UnitsWanted, percent
+from prunecli.removal import Choosing, Threshold, UnitsWanted
+from prunecli.shares import percent
 
 
 def in_words(wanted: UnitsWanted, choosing: Choosing) -> str:

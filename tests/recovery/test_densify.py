@@ -24,7 +24,7 @@ from prunecli.errors import ConfigError
 from prunecli.recovery.densify import DenseAtEnd
 from prunecli.recovery.gradual import Gradual
 from prunecli.recovery.masking import KeepMasks
-from prunecli.removal import Timing
+from prunecli.timing import Timing
 
 Make = Callable[[], GraphModule]
 

@@ -27,7 +27,7 @@ from prunecli.errors import VerificationError
 from prunecli.recovery.curves import CURVES, removed_share, updates
 from prunecli.recovery.gradual import Gradual
 from prunecli.recovery.masking import Masks
-from prunecli.removal import Timing
+from prunecli.timing import Timing
 
 Make = Callable[[], GraphModule]
 

@@ -27,9 +27,9 @@ from prunecli.recovery.masking import Masks
 from prunecli.recovery.penalties import TERMS, Penalised, SparseTraining, Term
 from prunecli.recovery.soft_units import unit_masks
 from prunecli.recovery.unit_norms import unit_squares
-from prunecli.removal import Timing
 from prunecli.surgery.compact import compact
 from prunecli.surgery.kept import make_kept
+from prunecli.timing import Timing
 
 
 class Grouped(nn.Module):

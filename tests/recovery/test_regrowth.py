@@ -15,7 +15,7 @@ from prunecli.recovery.curves import decayed, updates
 from prunecli.recovery.gradual import Gradual
 from prunecli.recovery.masking import Masks
 from prunecli.recovery.regrowth import exchange
-from prunecli.removal import Timing
+from prunecli.timing import Timing
 
 Make = Callable[[], GraphModule]
 
