@@ -151,7 +151,7 @@ def _restored(job: Job, state: State, saved: Saved, back: _Return) -> State:
 
 def _without_layers(state: State, plans: Sequence[Step], back: _Return) -> tuple[State, list[Step]]:
     """Drop again what was dropped, but for what is asked back."""
-    rows = [row for plan in plans if isinstance(plan, LayerPlan) for row in plan.blocks]
+    rows = [row for plan in plans if isinstance(plan, LayerPlan) for row in plan.rows]
     gone = {row.name: row for row in rows if row.dropped}
     returning = [name for name, row in gone.items() if back.asks(name, *row.layers)]
     back.found.extend(f"the layer {name}" for name in returning)
@@ -163,7 +163,7 @@ def _without_layers(state: State, plans: Sequence[Step], back: _Return) -> tuple
     first = next(plan for plan in plans if isinstance(plan, LayerPlan))
     left = replace(
         first,
-        blocks=tuple(replace(row, dropped=row.name in again) for row in first.blocks),
+        rows=tuple(replace(row, dropped=row.name in again) for row in first.rows),
     )
     state = replace(state, layers=(len(blocks), len(blocks) - len(again)))
     if not again:

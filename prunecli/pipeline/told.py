@@ -56,7 +56,7 @@ def layers_step(removal: Removal, plan: LayerPlan, number: int) -> StepRow:
         plan.target,
         layers=tuple(
             LayerRow(row.name, row.params, row.score, row.dropped, WHY_IN_WORDS[row.why])
-            for row in plan.blocks
+            for row in plan.rows
         ),
     )
 
