@@ -65,7 +65,8 @@ def choose_masks(
         wanted, choosing: what the user asked for.
         current: masks so far; what is masked stays masked and counts as having gone.
         deviations: standard deviation of every maskable's weights, for a dynamic threshold.
-        layers: names that patterns may refer to; those of the maskables if not given.
+        layers: names that patterns must match; not looked at if not given, since a pattern may
+            be meant for what another strategy removes, or has removed.
         progress: the part of everything asked for that goes by now, in [0, 1]: of the sparsity
             and of the rules' shares, or of what threshold and pattern would take from each
             tensor, the lowest scores first.
@@ -76,7 +77,8 @@ def choose_masks(
         TargetError: more must stay than the sparsity allows.
         TrainingError: a score is not a number.
     """
-    check_patterns(choosing, [item.layer for item in maskables] if layers is None else layers)
+    if layers is not None:
+        check_patterns(choosing, layers)
     asked = _Asked(scores, maskables, wanted, choosing, current or {}, deviations or {}, progress)
     for item in maskables:
         if bool(scores[item.name].isnan().any()):

@@ -36,6 +36,7 @@ def plan_of(
         for name, score in scores.items()
     ]
     wanted = WeightsWanted(sparsity, pattern or Pattern())
+    more.setdefault("layers", [item.layer for item in items])
     return choose_masks(scores, items, wanted, choosing or Choosing(), current, **more)
 
 

@@ -139,6 +139,12 @@ def test_names_like_the_pattern_are_listed() -> None:
     assert "layer2" in caught.value.hint
 
 
+def test_patterns_for_other_strategies_are_none_of_its_business() -> None:
+    scores = random_scores(SHAPES)
+    plan = plan_of(scores, 0.5, choosing=Choosing(keep=("embedding",)), layers=None)
+    assert all(torch.equal(plan.masks[k], v) for k, v in plan_of(scores, 0.5).masks.items())
+
+
 def test_a_score_that_is_no_number_is_refused() -> None:
     scores = random_scores(SHAPES)
     scores["b.weight"][0, 0] = float("nan")
