@@ -15,8 +15,12 @@ from selection_making import (
 )
 
 from prunecli.choices import Scope
-from prunecli.selection.fates import IN_WORDS, Fate
+from prunecli.graph.coupling import Group
+from prunecli.selection.fates import IN_WORDS, Fate, fates, of_group
+from prunecli.selection.overrides import NO_CUT, Overrides
 from prunecli.selection.plan import Plan, plan_from_json
+from prunecli.selection.steps import Steps
+from prunecli.selection.targets import Cut
 
 
 def fates_of(plan: Plan, name: str) -> dict[Fate, tuple[int, ...]]:
@@ -147,3 +151,24 @@ def test_every_unit_has_one_true_fate(
 
 def test_every_fate_has_words() -> None:
     assert IN_WORDS.keys() == set(Fate)
+
+
+def test_units_without_a_partner_stay_for_the_rectangle() -> None:
+    """Literal steps: the second unit is left over in its row, the third is the floor."""
+    steps = Steps(
+        of_unit=np.arange(4),
+        scores=np.array([0.1, 0.2, 0.3, 0.9]),
+        never=np.array([False, True, True, False]),
+        uneven=np.array([False, True, False, False]),
+    )
+    keep = np.array([False, True, True, True])
+    none = np.zeros(4, dtype=np.bool_)
+    settled = Overrides(none, none, none, none, np.full(4, NO_CUT))
+    cut = Cut(keep, steps, np.full(4, 0.5), steps.scores)
+    group = Group("layer", "channels", np.arange(4), ())
+    assert of_group(fates(cut, steps, settled, threshold=True), group) == (
+        (Fate.THRESHOLD, (0,)),
+        (Fate.KEPT_SCORE, (3,)),
+        (Fate.KEPT_FLOOR, (2,)),
+        (Fate.KEPT_RECTANGULARITY, (1,)),
+    )

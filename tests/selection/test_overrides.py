@@ -189,9 +189,21 @@ LAYERS = ("conv1", "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1", "head.f
 @pytest.mark.parametrize(
     ("choosing", "said", "hint"),
     [
-        (Choosing(keep=("conv2",)), "--keep: no layer matches conv2", "did you mean conv1?"),
-        (Choosing(rules=rules({"layr1.*": 0.5})), "--layer: no layer matches layr1.*", "layer1"),
-        (Choosing(keep=("conv1", "zzz")), "--keep: no layer matches zzz", "layers are conv1, lay"),
+        (
+            Choosing(keep=("conv2",)),
+            "--keep: a pattern must match a layer, got 'conv2'",
+            "like conv1",
+        ),
+        (
+            Choosing(rules=rules({"layr1.*": 0.5})),
+            "--layer: a pattern must match a layer, got 'layr1.*'",
+            "layer1",
+        ),
+        (
+            Choosing(keep=("conv1", "zzz")),
+            "--keep: a pattern must match a layer, got 'zzz'",
+            "conv1, lay",
+        ),
     ],
 )
 def test_patterns_without_a_layer_are_refused(choosing: Choosing, said: str, hint: str) -> None:

@@ -127,7 +127,7 @@ def test_linked_groups_with_dynamic_thresholds() -> None:
 def test_rules_and_keep_go_before_the_threshold() -> None:
     case = analyse(mlp(5, 10, 20, 40, 3), (5,))
     raw = case.scores(6)
-    plan = at(0.5, rules=rules({"2": 0.25}), keep=("6",)).plan(case, raw)
+    plan = at(0.5, round_to=8, rules=rules({"2": 0.25}), keep=("6",)).plan(case, raw)
     assert counts(plan) == {"0": int((raw[case.group("0")] <= 0.5).sum()), "2": 5, "4": 0}
     assert gone_of(case, plan, "2") == sorted(np.argsort(raw[case.group("2")])[:5].tolist())
     assert dict(plan.groups[2].fates).keys() == {Fate.KEPT_PATTERN}
