@@ -111,7 +111,7 @@ def gradients(
         name: torch.zeros_like(weight) if gradient is None else gradient
         for name, weight, gradient in zip(names, asked, found, strict=True)
     }
-    bad = next((name for name, item in known.items() if not bool(item.isfinite().all())), None)
+    bad = next((name for name, item in known.items() if not _finite(item)), None)
     if bad is not None:
         raise _not_finite(f"the gradient of {bad}")
     return known
@@ -133,6 +133,10 @@ def checked_loss(task: Task, outputs: Tensor | tuple[Tensor, ...], targets: Tens
     if not math.isfinite(loss.item()):
         raise _not_finite("the loss")
     return loss
+
+
+def _finite(tensor: Tensor) -> bool:
+    return all(bool(end.isfinite()) for end in tensor.aminmax()) if tensor.numel() else True
 
 
 def _not_finite(what: str) -> TrainingError:

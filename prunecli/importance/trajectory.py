@@ -10,6 +10,7 @@ A gradient of all parameters that is longer than `LONGEST` is shortened to it (P
 near the network whatever the scale of its loss.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from prunecli.importance.evidence import Evidence
 from prunecli.importance.gradients import Statistics, at_least_single, gradients, leaves
 
-STEPS = 64
+STEPS = 32
 RATE = 0.01
 LONGEST = 1.0
 
@@ -100,7 +101,8 @@ def _each_once(weights: dict[str, Tensor]) -> list[str]:
 
 def _shortened(found: dict[str, Tensor]) -> dict[str, Tensor]:
     """Gradients scaled so that all of them together are at most `LONGEST` long."""
-    length = float(sum(float(item.double().square().sum()) for item in found.values())) ** 0.5
+    norms = (torch.linalg.vector_norm(item, dtype=torch.float64) for item in found.values())
+    length = math.hypot(*(float(norm) for norm in norms))
     if length <= LONGEST:
         return found
     # Not in place: autograd may hand out one tensor as the gradient of several weights.

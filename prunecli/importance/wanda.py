@@ -21,7 +21,7 @@ from torch import Tensor, fx
 from prunecli.errors import ModelError
 from prunecli.graph.maskable import MOVES, Maskable
 from prunecli.graph.nodes import attribute, operator_name
-from prunecli.graph.reading import VECTORS, Kind
+from prunecli.graph.reading import VECTORS
 from prunecli.graph.stepping import Stepper
 from prunecli.importance.evidence import Evidence
 from prunecli.importance.feeding import FEEDS
@@ -51,71 +51,65 @@ class _Read:
     """One weight at one reader.
 
     Attributes:
-        name: of the parameter.
-        vector: it is a bias or a scale.
-        places: where the elements of the operand are in the parameter; `None` where the operand
-            is the parameter itself.
+        name, shape: of the parameter.
+        vector: it is read as a bias or a scale.
+        path: what moves it on the way to the reader.
     """
 
     name: str
-    vector: bool
     shape: tuple[int, ...]
-    places: Tensor | None
+    vector: bool
+    path: tuple[fx.Node, ...]
 
-    def placed(self, squares: Tensor) -> Tensor:
-        """Sums over an operand's elements, as those of the parameter's."""
-        if self.places is None:
+    def placed(self, squares: Tensor, moved: Mapping[fx.Node, Tensor]) -> Tensor:
+        """Sums over the operand's elements, as those of the parameter's.
+
+        Args:
+            moved: where the elements of moved operands are in the parameter.
+        """
+        if not self.path:
             return squares
-        found = torch.zeros(self.shape, dtype=torch.float64)
-        spread = squares.expand(self.places.shape).reshape(-1)
-        return found.view(-1).index_add_(0, self.places.reshape(-1), spread).view(self.shape)
+        places = moved[self.path[-1]]
+        found = torch.zeros(torch.Size(self.shape).numel(), dtype=torch.float64)
+        spread = squares.expand(places.shape).reshape(-1)
+        return found.index_add_(0, places.reshape(-1), spread).reshape(self.shape)
 
+
+_CASTS = frozenset(("aten.to", "aten._to_copy"))
 
 _Readers = Mapping[str, Mapping[str, _Read]]
 """Reader's name -> operand's name -> the weight that it is."""
 
 
 def _readers(network: fx.GraphModule, maskables: Sequence[Maskable]) -> _Readers:
-    nodes = {node.name: node for node in network.graph.nodes}
+    """All readers of all weights, whatever they are read as."""
+    wanted = {_identity(attribute(network, item.name)): item for item in maskables}
     found: dict[str, dict[str, _Read]] = {}
-    for item in maskables:
-        weight = attribute(network, item.name)
-        for reader in item.readers:
-            for operand in nodes[reader].all_input_nodes:
-                source, path = _origin(operand)
-                if source.op != "get_attr" or not _same(
-                    attribute(network, str(source.target)), weight
-                ):
-                    continue
-                places = _places(item.shape, path) if path else None
-                read = _Read(item.name, item.kind is Kind.VECTOR, item.shape, places)
-                found.setdefault(reader, {})[operand.name] = read
+    for node in network.graph.nodes:
+        name = operator_name(node) if node.op == "call_function" else ""
+        vectors = VECTORS[name](node) if name in VECTORS else []
+        for operand in node.all_input_nodes if name in FEEDS or name in VECTORS else ():
+            source, path = _origin(operand)
+            tensor = attribute(network, str(source.target)) if source.op == "get_attr" else None
+            item = wanted.get(_identity(tensor))
+            if item is not None:
+                read = _Read(item.name, item.shape, operand in vectors, path)
+                found.setdefault(node.name, {})[operand.name] = read
     return found
 
 
-def _origin(node: fx.Node) -> tuple[fx.Node, list[fx.Node]]:
+def _identity(tensor: Any) -> tuple[int, ...]:
+    """The same for tensors that share all of their memory."""
+    return (tensor.data_ptr(), *tensor.shape) if isinstance(tensor, Tensor) else ()
+
+
+def _origin(node: fx.Node) -> tuple[fx.Node, tuple[fx.Node, ...]]:
     """Where a moved value comes from, and the nodes that move it, in order."""
     path: list[fx.Node] = []
     while node.op == "call_function" and operator_name(node) in MOVES:
         path.insert(0, node)
         node = node.all_input_nodes[0]
-    return node, path
-
-
-def _places(shape: tuple[int, ...], path: list[fx.Node]) -> Tensor:
-    """Where the elements of the moved value are in the parameter: what moves it, moves numbers."""
-    value: Any = torch.arange(torch.Size(shape).numel()).reshape(shape)
-    for node in path:
-        target: Any = node.target
-        if operator_name(node) in ("aten.to", "aten._to_copy"):
-            continue
-        value = target(value, *node.args[1:], **node.kwargs)
-    assert isinstance(value, Tensor)
-    return value
-
-
-def _same(one: Any, two: Any) -> bool:
-    return isinstance(one, Tensor) and one.data_ptr() == two.data_ptr() and one.shape == two.shape
+    return node, tuple(path)
 
 
 def _run(
@@ -123,19 +117,36 @@ def _run(
 ) -> Iterator[tuple[_Read, Tensor]]:
     """Run one batch; for every weight at every reader, sums of squares placed in the parameter."""
     stepper = Stepper(network, torch.promote_types(inputs.dtype, torch.float32))
+    reads = [read for own in readers.values() for read in own.values()]
+    moving = {node: read.shape for read in reads for node in read.path}
+    moved: dict[fx.Node, Tensor] = {}
     given_inputs = iter([inputs])
     for node in network.graph.nodes:
+        if node in moving:
+            moved[node] = _moved(stepper, node, moving[node], moved)
         own = readers.get(node.name, {})
         feeds = FEEDS.get(operator_name(node)) if own else None
         # Before the node runs: afterwards its operands may be gone, or overwritten.
-        if feeds is not None:
-            for operand, squares in feeds(node, partial(_value, stepper, node)):
-                read = own.get(operand.name)
-                if read is not None and not read.vector:
-                    yield read, read.placed(squares())
+        for operand, squares in feeds(node, partial(_value, stepper, node)) if feeds else ():
+            read = own.get(operand.name)
+            if read is not None and not read.vector:
+                yield read, read.placed(squares(), moved)
         result = stepper.run_one(node, given_inputs)
         for operand, count in _counts(node, result, own):
-            yield own[operand.name], own[operand.name].placed(count)
+            yield own[operand.name], own[operand.name].placed(count, moved)
+
+
+def _moved(
+    stepper: Stepper, node: fx.Node, shape: tuple[int, ...], moved: Mapping[fx.Node, Tensor]
+) -> Any:
+    """What moves a parameter, moves the numbers of its elements."""
+    known = moved.get(node.all_input_nodes[0])
+    places = torch.arange(torch.Size(shape).numel()).reshape(shape) if known is None else known
+    if operator_name(node) in _CASTS:
+        return places
+    target: Any = node.target
+    args, kwargs = stepper.map_nodes_to_values((node.args[1:], node.kwargs), node)
+    return target(places, *args, **kwargs)
 
 
 def _value(stepper: Stepper, node: fx.Node, item: Any) -> Any:
@@ -146,9 +157,9 @@ def _counts(
     node: fx.Node, result: Any, own: Mapping[str, _Read]
 ) -> Iterator[tuple[fx.Node, Tensor]]:
     """How often each element of a vector is used, in its shape."""
-    vectors = VECTORS.get(operator_name(node)) if own else None
-    for operand in vectors(node) if vectors else ():
-        if operand.name in own and own[operand.name].vector:
+    vectors = VECTORS[operator_name(node)](node) if any(x.vector for x in own.values()) else []
+    for operand in vectors:
+        if operand.name in own:
             first = result[0] if isinstance(result, tuple) else result
             shape = operand.meta["val"].shape
             # A recurrent layer has more biases than outputs: one for every gate.

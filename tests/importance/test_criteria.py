@@ -70,9 +70,9 @@ def by_name(case: Case, what: Callable[[str], Tensor]) -> Elements:
 
 
 def trajectory(case: Case) -> Iterator[tuple[Elements, Elements]]:
-    """Weights before each of 64 steps of SGD, and the gradient (at most 1 long); then the end."""
+    """Weights before each of 32 steps of SGD, and the gradient (at most 1 long); then the end."""
     module = copy.deepcopy(case.module)
-    for step in range(64):
+    for step in range(32):
         start = step % 2 * 32
         found = gradient(case, module, slice(start, start + 32))
         length = math.sqrt(sum(float((g**2).sum()) for g in found.values()))
@@ -96,7 +96,7 @@ def weight_change(case: Case) -> Elements:
 
 def spread(case: Case) -> Elements:
     points = [w for w, _ in trajectory(case)]
-    assert len(points) == 65
+    assert len(points) == 33
     return by_name(case, lambda name: torch.stack([w[name] for w in points]).var(0, unbiased=False))
 
 
