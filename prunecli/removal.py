@@ -325,6 +325,13 @@ def _check_together(removal: Removal) -> None:
             )
         _one_shot_only("--threshold", "is the same in every round", timing.schedule)
     if Strategy.WEIGHT in removal.strategies:
+        threshold, mix = removal.choosing.threshold, removal.criterion(Strategy.WEIGHT)
+        if threshold is not None and threshold.dynamic and mix != mixture(Criterion.L1):
+            raise ConfigError(
+                f"--threshold: {threshold.in_words()} counts standard deviations of the weights, "
+                f"which only l1 is measured in, got --criterion {mix.in_words()}",
+                "use --criterion l1, or an absolute threshold",
+            )
         if timing.regrow and pattern.kind is not PatternKind.UNSTRUCTURED:
             raise ConfigError(
                 f"--regrow: exchanges single weights, got --pattern {pattern.in_words()}",

@@ -108,8 +108,8 @@ StorageOption = Annotated[
     Storage,
     typer.Option(
         "--storage",
-        help="How masked weights are written: sparse (a bit for each weight and the others' "
-        "values; any onnxruntime expands them when it loads the file), or dense.",
+        help="How masked weights are written: sparse (what is not zero, and the gaps "
+        "between; onnxruntime expands it when it loads the file), or dense.",
         rich_help_panel=OUTPUT,
     ),
 ]

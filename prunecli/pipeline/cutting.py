@@ -4,6 +4,7 @@ Stage: pipeline. In: a state. Out: the next one. See `dropping` and `masking` fo
 single weights.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from torch import fx
@@ -15,8 +16,9 @@ from prunecli.pipeline.job import Job, Pace
 from prunecli.pipeline.state import Analysis, State, analysed
 from prunecli.pipeline.told import units_step
 from prunecli.recovery import reconstruct
-from prunecli.removal import Choosing, Target, UnitsWanted
+from prunecli.removal import Choosing, LayerRule, Target, UnitsWanted
 from prunecli.selection.budget import select
+from prunecli.selection.overrides import idle_rules
 from prunecli.selection.plan import Plan, kept_units
 from prunecli.surgery.compact import compact
 from prunecli.surgery.kept import Kept, make_kept
@@ -39,14 +41,19 @@ def cut_units(job: Job, state: State, pace: Pace) -> State:
         wanted = wanted_units(job, state, found, pace.share)
         if wanted is None:
             return state
-        rules = job.config.removal.choosing.rules
-        choosing = replace(
-            job.config.removal.choosing,
-            rules=tuple(replace(rule, share=pace.of_rest(rule.share)) for rule in rules),
-        )
+        choosing = with_rules(job, found, lambda rule: pace.of_rest(rule.share))
         chosen = choose_units(job, state, found, wanted, choosing)
         job.ledger.step(units_step(job.config.removal, chosen, pace.number))
     return apply_plan(job, state, found, chosen)
+
+
+def with_rules(job: Job, found: Analysis, share: Callable[[LayerRule], float]) -> Choosing:
+    """What the user says about choosing, with the share of each rule that goes now. Of several
+    strategies, some rules concern others only."""
+    choosing = job.config.removal.choosing
+    idle = idle_rules(found.coupling, choosing) if len(job.config.removal.strategies) > 1 else ()
+    rules = (rule for rule in choosing.rules if rule not in idle)
+    return replace(choosing, rules=tuple(replace(rule, share=share(rule)) for rule in rules))
 
 
 def choose_units(

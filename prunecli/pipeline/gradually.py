@@ -13,7 +13,7 @@ from torch import Tensor
 from prunecli.choices import Strategy
 from prunecli.graph.cost import Keep
 from prunecli.graph.maskable import Maskable
-from prunecli.pipeline.cutting import apply_plan, choose_units, wanted_units
+from prunecli.pipeline.cutting import apply_plan, choose_units, wanted_units, with_rules
 from prunecli.pipeline.job import Job, Pace
 from prunecli.pipeline.masking import choose_weights, recount, weights_of
 from prunecli.pipeline.state import Analysis, State, analysed, owned
@@ -67,11 +67,7 @@ class _Chooser:
         wanted = wanted_units(job, self.state, self.found, share)
         if wanted is None or share <= 0.0:
             return {}
-        rules = job.config.removal.choosing.rules
-        choosing = replace(
-            job.config.removal.choosing,
-            rules=tuple(replace(rule, share=rule.share * share) for rule in rules),
-        )
+        choosing = with_rules(job, self.found, lambda rule: rule.share * share)
         self.plan = choose_units(job, self.state, self.found, wanted, choosing, self.gone)
         keep = kept_units(self.plan, coupling)
         self.gone = ~keep

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prunecli.choices import Strategy
 from prunecli.graph.maskable import Maskable, maskables
-from prunecli.graph.nodes import attribute
+from prunecli.importance.deviation import deviations
 from prunecli.importance.weights import score_weights
 from prunecli.pipeline.job import Job, Pace
 from prunecli.pipeline.state import Analysis, EmptiedPlan, State, analysed, owned
@@ -60,16 +60,15 @@ def choose_weights(
         job.seed,
         job.reporter,
     )
-    deviations = {
-        item.name: float(attribute(state.network, item.name).detach().float().std()) for item in own
-    }
+    dynamic = removal.choosing.threshold is not None and removal.choosing.threshold.dynamic
+    spread = deviations(state.network, own, current) if dynamic else None
     return choose_masks(
         scores,
         own,
         removal.weights,
         removal.choosing,
         current,
-        deviations=deviations,
+        deviations=spread,
         progress=progress,
     )
 
@@ -101,8 +100,8 @@ def compact_emptied(job: Job, state: State) -> State:
             )
         if done.alive:
             job.ledger.remark(
-                f"{done.alive} emptied channels stay, because a bias or a norm lets them pass on "
-                "a constant"
+                f"{done.alive} emptied channels stay, because they pass on a constant (a bias, a "
+                "norm) or must go together with others"
             )
         if not done.removed:
             return state
