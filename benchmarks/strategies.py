@@ -58,12 +58,6 @@ def runs() -> Iterator[tuple[str, tuple[str, ...]]]:
         flags = ("--strategy", "weight", "--weight-sparsity", sparsity)
         yield f"weight {sparsity}", flags
     yield "weight 2:4", ("--strategy", "weight", "--pattern", "2:4")
-    yield "weight 4x1 80%", ("--strategy", "weight", "--pattern", "4x1")
-    for criterion in CRITERIA[Strategy.WEIGHT]:
-        yield (
-            f"weight 80% {criterion}",
-            ("--strategy", "weight", "--criterion", criterion.value),
-        )
     for strategy in (Strategy.STRUCTURED, Strategy.NEURON):
         for criterion in CRITERIA[strategy]:
             flags = ("--strategy", strategy.value, "--criterion", criterion.value, *HALF)
@@ -71,8 +65,6 @@ def runs() -> Iterator[tuple[str, tuple[str, ...]]]:
     for criterion in CRITERIA[Strategy.LAYER]:
         flags = ("--strategy", "layer", "--layers-to-drop", "2", "--criterion", criterion.value)
         yield f"layer 2 {criterion}", flags
-    yield "structured local", ("--scope", "local", *HALF)
-    yield "structured isomorphic", ("--scope", "isomorphic", *HALF)
     yield "structured iterative", ("--schedule", "iterative", "--rounds", "3", *HALF)
     yield "structured gradual", ("--schedule", "gradual", *HALF)
     weight = ("--strategy", "weight", "--weight-sparsity")
@@ -87,6 +79,14 @@ def runs() -> Iterator[tuple[str, tuple[str, ...]]]:
         "layer, structured, weight",
         ("--strategy", "layer,structured,weight", "--layers-to-drop", "1", *HALF),
     )
+    yield "structured local", ("--scope", "local", *HALF)
+    yield "structured isomorphic", ("--scope", "isomorphic", *HALF)
+    yield "weight 4x1 80%", ("--strategy", "weight", "--pattern", "4x1")
+    for criterion in CRITERIA[Strategy.WEIGHT]:
+        yield (
+            f"weight 80% {criterion}",
+            ("--strategy", "weight", "--criterion", criterion.value),
+        )
 
 
 def main() -> int:
