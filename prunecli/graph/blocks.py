@@ -209,4 +209,4 @@ def _why(residuals: Residuals, without_layers: bool) -> str:
         where = module_path(nodes[0]) or nodes[0].name
         more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
         reasons.append(f"{reason} (at {where}{more})")
-    return "; ".join(reasons) or "no value is added to what was computed from it"
+    return "; ".join(reasons) or "nothing is added to what it was computed from"

@@ -42,10 +42,11 @@ class _Module:
 
     def holds(self, node: fx.Node) -> bool:
         """Whether the node stands in the module, or in one inside of it."""
-        stack = _stack(node)
+        stack = node.meta.get("nn_module_stack") or {}
         if self.key:
-            return any(key == self.key for key, _, _ in stack)
-        return any(path == self.path or path.startswith(f"{self.path}.") for _, path, _ in stack)
+            return self.key in stack
+        inner = f"{self.path}."
+        return any(path == self.path or path.startswith(inner) for path, _ in stack.values())
 
 
 def merged(residuals: Residuals, wiring: Wiring) -> list[tuple[Residual, str]]:
@@ -173,17 +174,17 @@ def _trunk(
 def _does_more(module: _Module, entry: fx.Node, inside: Sequence[fx.Node], wiring: Wiring) -> bool:
     """Whether the module has weights that work on the way to the block, or on from there."""
     own = set(inside)
-    onward, back = {entry, *inside}, {entry}
-    for node in wiring.order:
-        if any(source in onward for source in wiring.inputs[node]):
-            onward.add(node)
-    for node in reversed(wiring.order):
-        if node in back:
-            back.update(wiring.inputs[node])
-    return any(
-        any(source.op == "get_attr" for source in node.all_input_nodes) and module.holds(node)
+    weighted = [
+        node
         for node in wiring.order
-        if (node in onward or node in back) and node not in own
+        if node not in own
+        and any(source.op == "get_attr" for source in node.all_input_nodes)
+        and module.holds(node)
+    ]
+    return any(
+        # What does not depend on the value, such as biases for all layers, may stand there too.
+        wiring.between(node, entry) or wiring.between(entry, node)
+        for node in weighted
     )
 
 

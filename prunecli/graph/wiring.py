@@ -4,6 +4,7 @@ Stage: graph. In: a captured graph. Out: `Wiring`. Sizes are left out: they carr
 Changes nothing.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,9 @@ class Wiring:
         """What is computed from `entry` and reaches `exit_`, which is the last; empty where
         `exit_` does not depend on `entry`."""
         first, last = self.place[entry], self.place[exit_]
-        span = [node for node in self.order if first < self.place[node] <= last]
+        start = bisect_right(self.order, first, key=self.place.__getitem__)
+        stop = bisect_right(self.order, last, key=self.place.__getitem__)
+        span = self.order[start:stop]
         reached = {entry}
         for node in span:
             if any(source in reached for source in self.inputs[node]):

@@ -82,6 +82,9 @@ def _leave_out(network: fx.GraphModule, block: Block, instead: dict[str, fx.Node
         with network.graph.inserting_after(exit_):
             entry = _copy_of(network, entry)
     exit_.replace_all_uses_with(entry)
+    # By name first: `x += f(x)` looks alive as long as somebody reads `x`.
+    for node in reversed([node for node in nodes.values() if node in inside]):
+        _erase(network, node)
     _erase_dead(network)
     return entry
 
