@@ -67,6 +67,11 @@ def note_outcome(job: Job, state: State) -> None:
         state.weights,
     )
     job.ledger.note(achieved=achieved, groups=_overall(job.ledger))
+
+
+def warn_if_far(job: Job, state: State) -> None:
+    """Point out a result that is much smaller than was asked for."""
+    before, after = job.original, state.cost
     target = job.config.removal.units.target
     if target is None or not job.ledger.report.groups:
         return

@@ -15,6 +15,7 @@ from prunecli.pipeline.dropping import drop_layers
 from prunecli.pipeline.gradually import prune_gradually
 from prunecli.pipeline.job import Job, Pace
 from prunecli.pipeline.masking import compact_emptied, mask_weights
+from prunecli.pipeline.planning import note_outcome
 from prunecli.pipeline.state import State, analyse, owned
 from prunecli.pipeline.training import train
 from prunecli.recovery import score
@@ -108,6 +109,7 @@ def _round(job: Job, state: State, pace: Pace, untrained: Callable[[State], None
         return prune_gradually(job, state, pace)
     for strategy in job.config.removal.strategies:
         state = APPLY[strategy](job, state, pace)
+    note_outcome(job, state)
     if timing.schedule is PruneSchedule.ONE_SHOT and pace.number == 1 and job.trains:
         untrained(state)
     phase = "fine-tuning" if timing.rounds == 1 else f"round {pace.number}"

@@ -19,7 +19,7 @@ from prunecli.pipeline.job import Job
 from prunecli.pipeline.judge import measure
 from prunecli.pipeline.ledger import Ledger
 from prunecli.pipeline.outputs import Outputs, choose_outputs, room_for
-from prunecli.pipeline.planning import check_flags, note_outcome
+from prunecli.pipeline.planning import check_flags, note_outcome, warn_if_far
 from prunecli.pipeline.prepare import Prepared, prepare
 from prunecli.pipeline.rounds import predict, shrink
 from prunecli.pipeline.saved import Saved, plans_to_json, saved_to_json
@@ -46,7 +46,9 @@ def prune(config: RunConfig, reporter: Reporter) -> Report:
     if config.dry_run:
         ledger = Ledger(first_report(config), None)
         job, state = begin(config, prepare(config, ledger, reporter), ledger, reporter)
-        note_outcome(job, predict(job, state))
+        found = predict(job, state)
+        note_outcome(job, found)
+        warn_if_far(job, found)
         ledger.note(status="ok")
         return ledger.report
     with room_for(outputs) as folder:
@@ -65,6 +67,7 @@ def prune(config: RunConfig, reporter: Reporter) -> Report:
 def finish(job: Job, state: State, exporter: Exporter, outputs: Outputs) -> None:
     """Export, verify, measure and ship a result."""
     note_outcome(job, state)
+    warn_if_far(job, state)
     name = RowName.FINE_TUNED if state.trained else RowName.PRUNED
     exportable = exporter.state(name, state)
     _measure(job, exporter.files)

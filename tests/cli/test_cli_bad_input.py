@@ -415,7 +415,7 @@ NUMBERS = [
 OUTPUTS = [
     case(
         GOOD + " -o {bad}/file/r.onnx",
-        "output folder {bad}/file is not writable: Not a directory",
+        "output folder {bad}/file/r.run cannot be created: Not a directory",
         "choose another place with -o or --report",
         "file for a folder",
     ),
@@ -439,7 +439,7 @@ OUTPUTS = [
     ),
     case(
         GOOD + " --report {bad}/file/r.json",
-        "output folder {bad}/file is not writable: Not a directory",
+        "output folder {bad}/file/r.run cannot be created: Not a directory",
         "choose another place with -o or --report",
         "report under a file",
     ),
@@ -589,7 +589,12 @@ def test_report_of_a_run_that_fails_stays_and_says_why(bench: Bench, here: Path)
     assert files_in(here) == ["new", "new/net.json"]
     report = json.loads((here / "new" / "net.json").read_text())
     assert report["status"].startswith("failed: export original: export: onnxruntime and PyTorch")
-    assert [stage["name"] for stage in report["stages"]] == ["load", "data", "capture"]
+    assert [stage["name"] for stage in report["stages"]] == [
+        "load",
+        "data",
+        "capture",
+        "analyse",
+    ]
 
 
 def test_results_of_an_earlier_run_survive_one_that_fails(bench: Bench, here: Path) -> None:

@@ -111,7 +111,7 @@ def test_json_holds_the_same_unrounded(bench: Bench, here: Path) -> None:
     ended = run("inspect", bench.weights, "--model", bench.net, *SHAPE, "--json", "-q")
     assert (ended.code, ended.err) == (0, "")
     found = json.loads(ended.out)
-    assert found["schema_version"] == 1
+    assert found["schema_version"] == 2
     assert (found["macs"], found["params"]) == (macs(8, 16), params(8, 16))
     assert (found["smallest_macs"], found["smallest_params"]) == (macs(1, 1), params(1, 1))
     first, second = found["groups"]

@@ -12,6 +12,7 @@ from cli_making import PRUNECLI, Bench, environment, files_in, run
 from prunecli.errors import PrunecliError, TrainingError
 from prunecli.pipeline import cutting
 from prunecli.pipeline import run as pipeline_run
+from prunecli.pipeline import training as pipeline_training
 from prunecli.pipeline.ledger import Ledger
 from prunecli.report.record import Report
 
@@ -47,7 +48,7 @@ def test_signal_in_the_middle_of_fine_tuning(
 
 
 def _raise(error: BaseException) -> Callable[..., None]:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     return fail
@@ -57,7 +58,7 @@ def test_failure_midway_leaves_only_a_report_of_what_was_known(
     bench: Bench, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = TrainingError("fine-tuning: the loss must stay finite, got nan", "lower --lr")
-    monkeypatch.setattr(pipeline_run, "finetune", _raise(error))
+    monkeypatch.setattr(pipeline_training, "finetune", _raise(error))
     ended = run("prune", *bench.usual, "-o", "new/net.onnx", "--report", "net.json")
     assert ended.code == 1
     assert ended.err.splitlines()[-2:] == [f"ERROR {error.message}", "TIP lower --lr"]

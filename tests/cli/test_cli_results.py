@@ -121,10 +121,10 @@ def test_progress_names_the_stages_in_order_on_stderr(good: Good) -> None:
 
 
 def test_report_says_what_was_asked_and_what_ran(good: Good, report: Json, bench: Bench) -> None:
-    assert report["schema_version"] == 1
+    assert report["schema_version"] == 2
     assert report["status"] == "ok"
     assert report["command"].startswith("prunecli prune ")
-    assert report["requested"]["words"] == "keep at most 50% of the MACs"
+    assert report["requested"]["parts"][0]["words"] == "keep at most 50% of the MACs"
     sha256 = hashlib.sha256(bench.weights.read_bytes()).hexdigest()
     assert report["checkpoint"]["sha256"] == sha256
     assert report["data"]["splits"][-1] == {"name": "validation", "examples": CLASSES * EACH}
@@ -132,6 +132,7 @@ def test_report_says_what_was_asked_and_what_ran(good: Good, report: Json, bench
         "load",
         "data",
         "capture",
+        "analyse",
         "export original",
         "score original",
         "plan",
@@ -331,7 +332,7 @@ def test_targets_are_met_and_never_overshot_by_much(
     ended = run("prune", bench.program, "--dry-run", "--json", "--round-to", "1", *flags)
     assert ended.code == 0, ended.err
     found = json.loads(ended.out)
-    assert found["requested"]["words"] == words
+    assert found["requested"]["parts"][0]["words"] == words
     before, after = (found["achieved"][f"{quantity}_{when}"] for when in ("before", "after"))
     limit = most if most > 1 else most * before
     assert after <= limit
