@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Record = TypeVar("Record")
 
@@ -53,6 +53,10 @@ def _made(kind: Any, value: Any) -> Any:
             return None
         (inside,) = (item for item in inner if item is not type(None))
         return _made(inside, value)
+    if origin is Literal:
+        if value not in inner:
+            raise ValueError(f"must be one of {', '.join(map(str, inner))}, got {value}")
+        return value
     if origin is tuple:
         if inner[1:] == (Ellipsis,):
             return tuple(_made(inner[0], item) for item in value)

@@ -131,9 +131,10 @@ def _choice(flag: str, text: str, kind: type[Choice]) -> Choice:
 
 _FOR: dict[str, tuple[tuple[Strategy, ...], str]] = {
     **dict.fromkeys(
-        ("target_macs", "target_params", "channel_ratio", "round_to"),
+        ("target_macs", "target_params", "channel_ratio"),
         (UNIT_STRATEGIES, "structured"),
     ),
+    "round_to": ((*UNIT_STRATEGIES, Strategy.WEIGHT), "structured"),
     "layers_to_drop": ((Strategy.LAYER,), "layer"),
     **dict.fromkeys(
         ("weight_sparsity", "pattern", "mask_biases", "regrow", "dense_epochs"),
@@ -236,9 +237,8 @@ def _parts(texts: Iterable[str]) -> list[str]:
 def _units(
     flags: RemovalFlags, strategies: tuple[Strategy, ...], choosing: Choosing
 ) -> UnitsWanted:
-    if not set(UNIT_STRATEGIES) & set(strategies):
-        return UnitsWanted(None)
-    target = _target(flags, choosing)
+    by_units = bool(set(UNIT_STRATEGIES) & set(strategies))
+    target = _target(flags, choosing) if by_units else None
     if flags.round_to is not None:
         return UnitsWanted(target, flags.round_to)
     return UnitsWanted(target)

@@ -4,10 +4,10 @@ Stage: pipeline. In: a state. Out: the next one. See `dropping` and `masking` fo
 single weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from torch import fx
+from torch import Tensor, fx
 
 from prunecli.choices import Quantity, Recovery
 from prunecli.graph.cost import Keep
@@ -128,10 +128,8 @@ def apply_plan(job: Job, state: State, found: Analysis, chosen: Plan) -> State:
         checks = replace(ledger.report.checks, oracle_difference=worst, oracle_tolerance=TOLERANCE)
         ledger.note(checks=checks)
         masks = slice_masks(state.masks, kept)
-    # With masks, what is solved for would be masked away again.
-    if not masks:
-        reconstruct_units(job, state, network, kept)
     apply_masks(network, masks)
+    reconstruct_layers(job, state, network, kept, masks)
     before = state.units[0] if state.units is not None else found.coupling.count
     return replace(
         state,
@@ -145,18 +143,25 @@ def apply_plan(job: Job, state: State, found: Analysis, chosen: Plan) -> State:
     )
 
 
-def reconstruct_units(job: Job, state: State, network: fx.GraphModule, kept: Kept) -> None:
+def reconstruct_layers(
+    job: Job,
+    state: State,
+    network: fx.GraphModule,
+    kept: Kept,
+    masks: Mapping[str, Tensor] | None = None,
+) -> None:
     """Recover without training, where that was not switched off and there are examples.
 
     Args:
-        state: what the network was before units were cut.
-        network: without them; changed in place.
+        state: what the network was before something was removed.
+        network: without it; changed in place.
+        masks: what is held at zero in `network`.
     """
     examples = job.unlabelled(state.captured, RECONSTRUCTION_EXAMPLES)
     if examples is None or job.config.recover is not Recovery.RECONSTRUCT:
         return
     with job.ledger.stage("reconstruct"):
-        done = reconstruct(state.captured, network, kept, examples, job.reporter, job.seed)
+        done = reconstruct(state.captured, network, kept, examples, job.reporter, job.seed, masks)
         job.ledger.remark(
             f"reconstructed {done.layers} layers from {done.examples} unlabelled training "
             "examples before any training"

@@ -6,18 +6,21 @@ Stage: pipeline. In: a state. Out: the next one.
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 from torch import Tensor
 
 from prunecli.choices import Strategy
 from prunecli.graph.maskable import Maskable, maskables
 from prunecli.importance.deviation import deviations
 from prunecli.importance.weights import score_weights
+from prunecli.pipeline.cutting import reconstruct_layers
 from prunecli.pipeline.job import Job, Pace
 from prunecli.pipeline.state import Analysis, EmptiedPlan, State, analysed, owned
 from prunecli.pipeline.told import weights_step
 from prunecli.selection.maskplan import MaskPlan
 from prunecli.selection.masks import choose_masks
 from prunecli.selection.plan import kept_indices
+from prunecli.surgery.kept import make_kept
 from prunecli.surgery.masks import apply_masks, compact_masked
 
 
@@ -34,6 +37,9 @@ def mask_weights(job: Job, state: State, pace: Pace) -> State:
         job.ledger.step(weights_step(job.config.removal, chosen, pace.number))
         masked = replace(owned(state), masks=chosen.masks, weights=_count(own, chosen.masks))
         apply_masks(masked.network, chosen.masks)
+    everything = np.ones(found.coupling.count, dtype=np.bool_)
+    kept = make_kept(found.flow, found.coupling, everything)
+    reconstruct_layers(job, state, masked.network, kept, chosen.masks)
     return masked
 
 
@@ -92,7 +98,8 @@ def compact_emptied(job: Job, state: State) -> State:
         return state
     with job.ledger.stage("compact emptied"), job.reporter.step("removing emptied channels"):
         state, found = analysed(state)
-        done = compact_masked(state.captured, found.flow, found.coupling, state.masks)
+        block = job.config.removal.units.round_to
+        done = compact_masked(state.captured, found.flow, found.coupling, state.masks, block)
         if done.removed:
             job.ledger.remark(
                 f"{done.removed} channels that the masks had emptied were removed; what the "
@@ -101,7 +108,7 @@ def compact_emptied(job: Job, state: State) -> State:
         if done.alive:
             job.ledger.remark(
                 f"{done.alive} emptied channels stay, because they pass on a constant (a bias, a "
-                "norm) or must go together with others"
+                "norm), must go together with others, or keep a width on a multiple (--round-to)"
             )
         if not done.removed:
             return state

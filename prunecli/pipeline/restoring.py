@@ -22,7 +22,7 @@ from prunecli.graph.cost import Keep
 from prunecli.graph.coupling import STAYS, Coupling, layer_of
 from prunecli.graph.nodes import attribute
 from prunecli.loading import load_model
-from prunecli.pipeline.cutting import reconstruct_units
+from prunecli.pipeline.cutting import reconstruct_layers
 from prunecli.pipeline.exporting import Exporter, Files
 from prunecli.pipeline.job import Job
 from prunecli.pipeline.ledger import Ledger
@@ -134,8 +134,8 @@ def _restored(job: Job, state: State, saved: Saved, back: _Return) -> State:
     network = learnt if saved.trained else original
     apply_masks(network, masks)
     tensors = kept_indices(found.coupling, keep)
-    if not saved.trained and not masks and tensors:
-        reconstruct_units(job, state, network, wider)
+    if not saved.trained and (masks or tensors):
+        reconstruct_layers(job, state, network, wider, masks)
     wide = replace(
         state,
         captured=replace(state.captured, network=network),

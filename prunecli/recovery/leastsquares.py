@@ -27,13 +27,22 @@ class Fit:
     bias: Tensor
 
 
-def fit(chunks: Iterable[Rows], old: Tensor, ridge: float, *, with_bias: bool) -> Fit:
+def fit(
+    chunks: Iterable[Rows],
+    old: Tensor,
+    ridge: float,
+    *,
+    with_bias: bool,
+    support: Tensor | None = None,
+) -> Fit:
     """Minimise |wanted - inputs W^T - b|^2 / R + lambda |W - old|^2.
 
     Args:
         chunks: rows in any number of portions; only sums over them are kept.
         old: (B, O, U), float64.
         ridge: lambda, relative to the inputs' mean square.
+        support: bool (B, O, U), weights that may differ from zero; all others are zero in `old`
+            and stay so.
     """
     blocks, outputs, unknowns = old.shape
     gram = torch.zeros(blocks, unknowns + 1, unknowns + 1, dtype=torch.float64)
@@ -51,9 +60,24 @@ def fit(chunks: Iterable[Rows], old: Tensor, ridge: float, *, with_bias: bool) -
         mixed = mixed - mean_out @ mean_in
     pull = ridge * _scale(second.diagonal(dim1=1, dim2=2))
     regular = second + pull * torch.eye(unknowns, dtype=torch.float64)
-    change = torch.linalg.solve(regular, (mixed - old @ second).transpose(1, 2))
-    weight = old + change.transpose(1, 2)
+    missing = mixed - old @ second
+    if support is None:
+        weight = old + torch.linalg.solve(regular, missing.transpose(1, 2)).transpose(1, 2)
+    else:
+        weight = old + _row_by_row(regular, missing, support)
     return Fit(weight, _bias(weight, mean_in, mean_out, with_bias))
+
+
+def _row_by_row(regular: Tensor, missing: Tensor, support: Tensor) -> Tensor:
+    """Every output's own system, over the weights that it has."""
+    change = torch.zeros_like(missing)
+    for block in range(missing.shape[0]):
+        for output in range(missing.shape[1]):
+            own = support[block, output].nonzero().squeeze(1)
+            if own.numel():
+                system = regular[block][own][:, own]
+                change[block, output, own] = torch.linalg.solve(system, missing[block, output, own])
+    return change
 
 
 def fit_few(rows: Rows, old: Tensor, ridge: float, *, with_bias: bool) -> Fit:

@@ -11,7 +11,7 @@ Related: He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Netw
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,9 @@ LIVE_BYTES = 2 << 30
 
 CHUNK_ROWS = 1 << 15
 
+MOST_UNKNOWNS, MOST_WORK = 10_000, 3e12
+"""Masked layers with more inputs, or more operations to solve for all outputs, stay as they are."""
+
 
 @dataclass(frozen=True)
 class Reconstructed:
@@ -66,6 +69,7 @@ class _Layer:
         weight: (O, I/groups, ...).
         groups: blocks of a convolution.
         norm: the batch norm that alone reads the output, if any.
+        mask: of `weight`, True stays; `None` where nothing is masked.
     """
 
     node: fx.Node
@@ -73,6 +77,7 @@ class _Layer:
     bias: nn.Parameter | None
     groups: int
     norm: fx.Node | None
+    mask: Tensor | None
 
 
 def affordable(captured: Captured, wanted: int) -> int:
@@ -98,14 +103,19 @@ def reconstruct(
     examples: Tensor,
     reporter: Reporter,
     seed: int = 0,
+    masks: Mapping[str, Tensor] | None = None,
 ) -> Reconstructed:
     """Give the layers of `network` new weights, in place.
 
     Args:
         network: the compact form of `captured.network`, in evaluation mode.
         examples: prepared inputs (N, ...), no labels.
+        masks: of parameters of `network`, True stays; what is masked stays zero. Every output is
+            then solved for over the weights that it has, the optimum that OBS-style compensation
+            (Hassibi & Stork 1993; Frantar & Alistarh 2022, arXiv:2208.11580) approaches weight by
+            weight.
     """
-    layers = {layer.node: layer for layer in _layers(network, kept)}
+    layers = {layer.node: layer for layer in _layers(network, kept, masks or {})}
     original = Stepper(captured.network, torch.float32)
     smaller = Stepper(network, torch.float32)
     names = {node.name: node for node in captured.network.graph.nodes}
@@ -128,8 +138,8 @@ def reconstruct(
     return Reconstructed(done, len(examples))
 
 
-def _layers(network: fx.GraphModule, kept: Kept) -> Iterator[_Layer]:
-    """Layers whose inputs lost something, used once."""
+def _layers(network: fx.GraphModule, kept: Kept, masks: Mapping[str, Tensor]) -> Iterator[_Layer]:
+    """Layers whose inputs or weights lost something, used once."""
     pruned = {slot.tensor for slot in kept.coupling.slots if not kept.keep[slot.units].all()}
     for node in network.graph.nodes:
         if operator_name(node) not in ("aten.linear", "aten.conv1d", "aten.conv2d"):
@@ -139,14 +149,26 @@ def _layers(network: fx.GraphModule, kept: Kept) -> Iterator[_Layer]:
         if not isinstance(weight, nn.Parameter) or len(source.users) != 1:
             continue
         value = kept.flow.values[source.name]
-        if not isinstance(value, Value) or value.parameter not in pruned:
+        if not isinstance(value, Value) or value.parameter is None:
+            continue
+        mask = masks.get(value.parameter)
+        if (value.parameter not in pruned and mask is None) or _too_large(weight, mask):
             continue
         groups = argument(node, "groups") or 1  # linear layers have none
         if isinstance(argument(node, "padding"), str) or weight.shape[1] == 1 < groups:
             continue
         given = argument(node, "bias")
         bias = attribute(network, str(given.target)) if given is not None else None
-        yield _Layer(node, weight, bias, int(groups), _following_norm(node))
+        yield _Layer(node, weight, bias, int(groups), _following_norm(node), mask)
+
+
+def _too_large(weight: Tensor, mask: Tensor | None) -> bool:
+    """Whether a system for each output would take too much time or memory."""
+    unknowns = math.prod(weight.shape[1:])
+    if mask is None:
+        return False
+    own = mask.flatten(1).sum(1).double()
+    return unknowns > MOST_UNKNOWNS or float(own.pow(3).sum()) > MOST_WORK
 
 
 _LINEAR = torch.ops.aten.linear.default
@@ -171,11 +193,13 @@ def _solve(layer: _Layer, network: Stepper, target: Tensor, generator: torch.Gen
     chunks = _rows(layer, source, target, unknowns, generator)
     old = weight.detach().double().reshape(layer.groups, -1, unknowns)
     shifts = layer.bias is not None or layer.norm is not None
-    if source[..., 0].numel() < unknowns and layer.node.target is _LINEAR:
+    support = None if layer.mask is None else layer.mask.reshape(old.shape)
+    few = source[..., 0].numel() < unknowns and layer.node.target is _LINEAR
+    if few and support is None:
         rows = [torch.cat(parts, 1) for parts in zip(*chunks, strict=True)]
         found = fit_few((rows[0], rows[1]), old, RIDGE, with_bias=shifts)
     else:
-        found = fit(chunks, old, RIDGE, with_bias=shifts)
+        found = fit(chunks, old, RIDGE, with_bias=shifts, support=support)
     if not bool(torch.isfinite(found.weight).all()):
         return  # inputs without any variance: the old weights are as good as any
     weight.copy_(found.weight.reshape(weight.shape))

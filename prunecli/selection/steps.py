@@ -144,6 +144,19 @@ def _round(coupling: Coupling, scores: Scores, step: UnitArray, round_to: int, g
                 step[ranked[start:stop]] = ranked[start:stop].min()
 
 
+def in_whole_blocks(coupling: Coupling, gone: Bools, round_to: int) -> Bools:
+    """The part of `gone` (units,) after which widths are on multiples of `round_to`, where a group
+    is wide enough."""
+    fewer = gone.copy()
+    for group in coupling.groups:
+        own = group.units[gone[group.units]]
+        block = block_of(group.units.size, _channels_per_unit(coupling, group), round_to)
+        left = group.units.size - own.size
+        width = min(-(-left // block) * block, group.units.size)
+        fewer[own[group.units.size - width :]] = False
+    return fewer
+
+
 def block_of(pieces: int, channels_per_unit: int, round_to: int) -> int:
     """Units that make up one rounding block; narrow groups are given finer ones."""
     block = round_to // math.gcd(round_to, channels_per_unit)

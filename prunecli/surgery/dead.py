@@ -14,7 +14,7 @@ from prunecli.graph.cost import Keep
 from prunecli.graph.coupling import Coupling, UnitArray
 from prunecli.graph.nodes import attribute
 from prunecli.graph.walk import Flow
-from prunecli.selection.steps import make_steps
+from prunecli.selection.steps import in_whole_blocks, make_steps
 from prunecli.surgery.levels import added_to
 from prunecli.surgery.scene import NONE, Scene
 from prunecli.surgery.sinks import Requirements, requirements
@@ -38,7 +38,11 @@ class Dead:
 
 
 def find_dead(
-    masked: Captured, flow: Flow, coupling: Coupling, fold_into: frozenset[str] = frozenset()
+    masked: Captured,
+    flow: Flow,
+    coupling: Coupling,
+    fold_into: frozenset[str] = frozenset(),
+    round_to: int = 1,
 ) -> Dead:
     """Units that may go: wherever one is summed over, it is zero for every input, or meets only
     weights that are zero or that make what goes as well.
@@ -50,18 +54,35 @@ def find_dead(
         masked: the network with masked weights set to zero.
         fold_into: nodes whose bias may take up what their inputs add to it, where that is a
             constant.
+        round_to: widths stay on multiples of this where a group is wide enough: a few channels
+            fewer would make the network slower.
     """
     scene = find_steady(masked, flow, coupling)
     needs = requirements(scene, masked.network.graph)
-    gone = NONE
-    while (more := _legal(coupling, _unnoticed(coupling, needs, gone, fold_into), gone)).size > (
-        gone.size
-    ):
-        gone = more
-    keep = np.ones(coupling.count, dtype=np.bool_)
-    keep[gone] = False
+    gone = _all_unnoticed(coupling, needs, fold_into, np.ones(coupling.count, dtype=np.bool_))
+    if round_to > 1:
+        # A unit may be unnoticed only because another one goes that stays now.
+        fewer = in_whole_blocks(coupling, gone, round_to)
+        gone = _all_unnoticed(coupling, needs, fold_into, fewer)
+    keep: Keep = ~gone
     emptied = np.array(sorted(scene.emptied), dtype=np.int64)
     return Dead(keep, int(keep[emptied].sum()), scene)
+
+
+def _all_unnoticed(
+    coupling: Coupling, needs: Requirements, fold_into: frozenset[str], among: Keep
+) -> Keep:
+    """Everything `among` (units,) that can go together, shape (units,)."""
+    gone = NONE
+    while True:
+        found = _unnoticed(coupling, needs, gone, fold_into)
+        more = _legal(coupling, found[among[found]], gone)
+        if more.size <= gone.size:
+            break
+        gone = more
+    every = np.zeros(coupling.count, dtype=np.bool_)
+    every[gone] = True
+    return every
 
 
 def _unnoticed(

@@ -92,17 +92,22 @@ def masked_copy(captured: Captured, flow: Flow, coupling: Coupling, masks: Masks
     return replace(captured, network=network)
 
 
-def compact_masked(captured: Captured, flow: Flow, coupling: Coupling, masks: Masks) -> Emptied:
+def compact_masked(
+    captured: Captured, flow: Flow, coupling: Coupling, masks: Masks, round_to: int = 1
+) -> Emptied:
     """Mask, and cut away what the masks have emptied. `captured` stays as it is.
 
     A unit that is a constant goes too where everything that reads it has a bias to take it up.
+
+    Args:
+        round_to: see `find_dead`.
 
     Raises:
         VerificationError: the result does not compute what the masked network does.
     """
     masked = masked_copy(captured, flow, coupling, masks)
     fold_into = biased(masked, flow, frozenset(masks))
-    dead = find_dead(masked, flow, coupling, fold_into)
+    dead = find_dead(masked, flow, coupling, fold_into, round_to)
     kept = make_kept(flow, coupling, dead.keep)
     removed = int((~dead.keep).sum())
     if not removed:
