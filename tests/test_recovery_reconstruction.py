@@ -1,5 +1,6 @@
 """Reconstruction against independent solvers, and for what it is there for."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from prunecli.selection.budget import select
 from prunecli.selection.plan import kept_units
 from prunecli.surgery.compact import compact
 from prunecli.surgery.kept import Kept, make_kept
+from prunecli.surgery.masks import apply_masks
 
 
 def _problem(rows: int, unknowns: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,6 +55,23 @@ def test_both_forms_equal_plain_least_squares(rows: int, unknowns: int) -> None:
         torch.testing.assert_close(found.weight[0], expected, atol=1e-4, rtol=1e-3)
         left = wanted[0].double() - inputs[0].double() @ found.weight[0].T - found.bias[0]
         assert left.mean(0).abs().max() < 1e-6
+
+
+def test_masked_weights_are_left_out_of_each_outputs_own_system() -> None:
+    inputs, wanted, old = _problem(200, 7)
+    support = torch.rand(1, 3, 7, generator=torch.Generator().manual_seed(2)) < 0.6
+    support[0, 1] = False
+    found = fit([(inputs, wanted)], old * support, 0.01, with_bias=True, support=support)
+    assert not found.weight[~support].any()
+    x = inputs[0].double() - inputs[0].double().mean(0)
+    y = wanted[0].double() - wanted[0].double().mean(0)
+    pull = (0.01 * x.square().mean() * 200).sqrt()
+    for output in range(3):
+        own = support[0, output]
+        rows = torch.cat([x[:, own], pull * torch.eye(int(own.sum()), dtype=torch.float64)])
+        right = torch.cat([y[:, output], pull * old[0, output, own]])
+        expected = torch.linalg.lstsq(rows, right.unsqueeze(1)).solution.squeeze(1)
+        torch.testing.assert_close(found.weight[0, output, own], expected, atol=1e-4, rtol=1e-3)
 
 
 def test_a_strong_pull_keeps_the_old_weights() -> None:
@@ -117,6 +136,31 @@ def test_outputs_come_closer_on_examples_not_seen() -> None:
     assert done.layers >= 2
     assert done.examples == 128
     assert after < 0.5 * before
+
+
+def test_masked_layers_come_closer_and_keep_their_zeros() -> None:
+    torch.manual_seed(0)
+    captured = capture(_Net().eval(), example_inputs((2, 3, 12, 12)))
+    flow = walk(captured)
+    coupling = couple(flow)
+    kept = make_kept(flow, coupling, np.ones(coupling.count, dtype=np.bool_))
+    network = compact(captured, kept)
+    masks = {
+        name: weight.abs() > weight.abs().flatten().median()
+        for name, weight in network.named_parameters()
+        if weight.dim() > 1
+    }
+    apply_masks(network, masks)
+    seen, unseen = torch.randn(128, 3, 12, 12), torch.randn(64, 3, 12, 12)
+    with torch.no_grad():
+        wanted = captured.network(unseen)
+        before = (network(unseen) - wanted).square().mean()
+        done = reconstruct(captured, network, kept, seen, SilentReporter(), masks=masks)
+        after = (network(unseen) - wanted).square().mean()
+    assert done.layers == len(masks) == 4
+    assert after < 0.5 * before
+    for name, mask in masks.items():
+        assert not network.get_parameter(name)[~mask].any(), name
 
 
 def test_channels_that_others_can_express_cost_nothing() -> None:
