@@ -18,6 +18,7 @@ from prunecli.graph.reading import given
 from prunecli.graph.walk import Flow
 from prunecli.importance.scores import Scores
 from prunecli.importance.sums import coupled, per_unit
+from prunecli.progress import Reporter
 
 NORMS = frozenset(
     f"aten.{name}"
@@ -53,7 +54,9 @@ def _scales(captured: Captured, flow: Flow) -> dict[str, None]:
     return found
 
 
-def filter_distances(captured: Captured, flow: Flow, coupling: Coupling) -> Scores:
+def filter_distances(
+    captured: Captured, flow: Flow, coupling: Coupling, reporter: Reporter
+) -> Scores:
     """Sum of the Euclidean distances of a unit's filter to those of all others of its group.
 
     He et al. 2019, "Filter Pruning via Geometric Median" (arXiv:1811.00250): the filter nearest
@@ -67,12 +70,14 @@ def filter_distances(captured: Captured, flow: Flow, coupling: Coupling) -> Scor
     scores = np.zeros(coupling.count)
     judged = np.zeros(coupling.count, dtype=np.bool_)
     makes = {(item.name, item.output_axis) for item in maskables(captured, flow)}
-    for group in coupling.groups:
-        for slot in (coupling.slots[place] for place in group.slots):
-            if (slot.tensor, slot.axis) in makes:
-                weight: Tensor = attribute(captured.network, slot.tensor).detach()
-                scores[group.units] += distance_sums(_filters(weight, slot, group.units))
-                judged[group.units] = True
+    with reporter.step("distances between filters", len(coupling.groups)) as step:
+        for done, group in enumerate(coupling.groups):
+            for slot in (coupling.slots[place] for place in group.slots):
+                if (slot.tensor, slot.axis) in makes:
+                    weight: Tensor = attribute(captured.network, slot.tensor).detach()
+                    scores[group.units] += distance_sums(_filters(weight, slot, group.units))
+                    judged[group.units] = True
+            step.update(done + 1)
     return np.where(judged, scores, np.inf)
 
 

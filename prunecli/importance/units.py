@@ -54,6 +54,8 @@ def score_units(
         ModelError: the network's outputs do not fit the examples.
         TrainingError: a loss or a gradient on the examples is not finite.
     """
+    if not coupling.count:
+        return UnitScores(np.zeros(0), np.zeros(0))
     evidence = Evidence(captured, calibration, seed, reporter)
     table = UNITS[strategy]
     parts = []
@@ -159,7 +161,7 @@ def _bn_scale(evidence: Evidence, flow: Flow, coupling: Coupling) -> Scores:
 
 
 def _fpgm(evidence: Evidence, flow: Flow, coupling: Coupling) -> Scores:
-    return filter_distances(evidence.captured, flow, coupling)
+    return filter_distances(evidence.captured, flow, coupling, evidence.reporter)
 
 
 _OF_UNITS: Mapping[Criterion, UnitCriterion] = {

@@ -49,6 +49,8 @@ def score_weights(
         ModelError: the network's outputs do not fit the examples; `wanda` cannot see an input.
         TrainingError: a loss or a gradient on the examples is not finite.
     """
+    if not maskables:
+        return {}
     evidence = Evidence(captured, calibration, seed, reporter)
     parts = [
         (WEIGHTS[criterion](evidence, maskables), weight) for criterion, weight in mixture.parts

@@ -32,6 +32,7 @@ def select(
 ) -> Plan:
     """Choose what goes, and note why.
 
+    What the criterion says nothing about (infinite scores) stays.
     First what is said about single layers is carried out. Then either steps are taken by
     normalised scores until the target is met, within the scope; or, with a threshold, every step
     whose raw score is at or below it; or, with rules alone, nothing else.
@@ -47,12 +48,15 @@ def select(
     """
     _check_wanted(wanted, choosing)
     compared = scores.normalised if choosing.threshold is None else scores.raw
+    silent = np.isinf(compared)
+    # It stays whatever it scores; a finite number for it keeps means and reports finite.
+    compared = np.where(silent, compared[~silent].max(initial=0.0), compared)
     fine = finest_steps(coupling, compared, gone)
     # Where a threshold decides, widths are what they become.
     block = wanted.round_to if choosing.threshold is None else 1
     rounded = make_steps(coupling, compared, round_to=block, gone=gone)
     parts = linked(coupling)
-    settled = settle(coupling, parts, fine, rounded, choosing, gone)
+    settled = settle(coupling, parts, fine, rounded, choosing, gone, silent)
     class_of = classes(coupling, parts, choosing.scope)
     field = Field(coupling, model, settled, choosing.scope, class_of)
     if choosing.threshold is not None:

@@ -33,6 +33,7 @@ class Fate(StrEnum):
     KEPT_ROUNDING = "kept-rounding"
     KEPT_OVERRIDE = "kept-override"
     KEPT_PATTERN = "kept-pattern"
+    KEPT_SILENT = "kept-silent"
     KEPT_RESTORED = "kept-restored"
 
     @property
@@ -56,6 +57,7 @@ IN_WORDS: Mapping[Fate, str] = {
     Fate.KEPT_ROUNDING: "keeps the width a multiple (--round-to)",
     Fate.KEPT_OVERRIDE: "as --layer says",
     Fate.KEPT_PATTERN: "as --keep says",
+    Fate.KEPT_SILENT: "the criterion says nothing about it",
     Fate.KEPT_RESTORED: "was given back",
 }
 
@@ -90,6 +92,7 @@ def fates(cut: Cut, fine: Steps, settled: Overrides, *, threshold: bool) -> Plac
         (~stays & in_fine, Fate.RECTANGULARITY),
         (~stays, Fate.ROUNDING),
         (settled.kept, Fate.KEPT_PATTERN),
+        (settled.silent, Fate.KEPT_SILENT),
         (settled.ruled, Fate.KEPT_OVERRIDE),
         (cut.limits == NO_CUT, none),
         (~own, Fate.KEPT_SCORE),

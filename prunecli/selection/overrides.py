@@ -30,6 +30,7 @@ class Overrides:
         kept: stays because of `--keep`.
         ruled: of layers for which `--layer` says how much goes.
         gone: went before.
+        silent: stays because the criterion says nothing about it.
         out: goes: what went before, and what the rules take.
         limits: score of the last that a rule took; `NO_CUT` elsewhere.
     """
@@ -37,13 +38,19 @@ class Overrides:
     kept: Bools
     ruled: Bools
     gone: Bools
+    silent: Bools
     out: Bools
     limits: Scores
 
     @property
+    def off_the_line(self) -> Bools:
+        """What no score decides about, in this round or in any."""
+        return self.kept | self.ruled | self.silent
+
+    @property
     def closed(self) -> Bools:
         """What nothing is chosen from any more."""
-        return self.kept | self.ruled | self.gone
+        return self.off_the_line | self.gone
 
 
 def settle(
@@ -53,12 +60,16 @@ def settle(
     rounded: Steps,
     choosing: Choosing,
     gone: Bools | None,
+    silent: Bools | None = None,
 ) -> Overrides:
     """Carry out `--keep` and `--layer`.
 
     A layer that is kept stays as it is: every group with an axis of one of its tensors stays
     whole. A rule speaks of what a layer makes; the last one that matches any of the layers that
     make a group counts. Groups that lose equally many share their fate.
+
+    Args:
+        silent: units that the criterion says nothing about, shape (units,).
 
     Raises:
         ConfigError: a rule matches nothing that could go, or only what is kept.
@@ -75,7 +86,8 @@ def settle(
             "network: nothing can be pruned: --keep leaves nothing to choose from",
             f"give fewer layers than --keep {' --keep '.join(choosing.keep)}",
         )
-    rule_of = _rules(coupling, parts, choosing, kept)
+    mute = np.zeros_like(before) if silent is None else np.isin(parts, parts[silent]) & ~before
+    rule_of = _rules(coupling, parts, choosing, kept, mute)
     out, limits = before.copy(), np.full(coupling.count, NO_CUT)
     for part in np.unique(parts[rule_of != NO_RULE]):
         own = parts == part
@@ -83,7 +95,7 @@ def settle(
         steps, taken = _take(rule, own, rounded, fine)
         out |= np.isin(steps.of_unit, taken)
         limits[own] = steps.scores[taken].max(initial=NO_CUT)
-    return Overrides(kept, rule_of != NO_RULE, before, out, limits)
+    return Overrides(kept, rule_of != NO_RULE, before, mute, out, limits)
 
 
 def layers_of(coupling: Coupling, group: Group) -> tuple[str, ...]:
@@ -114,7 +126,9 @@ def _kept(coupling: Coupling, parts: UnitArray, choosing: Choosing) -> Bools:
     return np.isin(parts, parts[own]) if own else np.zeros(coupling.count, dtype=np.bool_)
 
 
-def _rules(coupling: Coupling, parts: UnitArray, choosing: Choosing, kept: Bools) -> UnitArray:
+def _rules(
+    coupling: Coupling, parts: UnitArray, choosing: Choosing, kept: Bools, silent: Bools
+) -> UnitArray:
     """Place of every unit's rule, `NO_RULE` for none."""
     for rule in idle_rules(coupling, choosing):
         raise ConfigError(
@@ -131,7 +145,13 @@ def _rules(coupling: Coupling, parts: UnitArray, choosing: Choosing, kept: Bools
                 f"because of --keep {' --keep '.join(choosing.keep)}",
                 "give a layer to --layer or to --keep, not to both",
             )
-        found[np.isin(parts, own) & ~np.isin(parts, parts[kept])] = place
+        if silent[np.isin(parts, own)].all():
+            raise ConfigError(
+                f"--layer: the criterion says nothing about what {rule.pattern}="
+                f"{percent(rule.share)} matches",
+                "use --criterion l2",
+            )
+        found[np.isin(parts, own) & ~np.isin(parts, parts[kept | silent])] = place
     return found
 
 

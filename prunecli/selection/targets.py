@@ -135,7 +135,7 @@ def _limits(field: Field, steps: Steps, taken: UnitArray) -> Scores:
     highest = np.full(int(field.class_of.max()) + 1, NO_CUT)
     np.maximum.at(highest, first[taken], steps.scores[taken])
     limits: Scores = highest[field.class_of]
-    limits[field.settled.kept | field.settled.ruled] = NO_CUT
+    limits[field.settled.off_the_line] = NO_CUT
     return limits
 
 
@@ -230,6 +230,8 @@ def _check_reachable(ruler: _Ruler, field: Field, fine: Steps, target: Target) -
         )
         if (field.settled.kept | field.settled.ruled).any():
             hint += "; without --keep and --layer it may be less"
+        if field.settled.silent.any():
+            hint += "; with --criterion l2 it may be less"
         raise TargetError(f"{flag}: {target.text} cannot be reached, at least {reach} stay", hint)
 
 

@@ -48,7 +48,7 @@ def limits_of(field: Field, scores: Scores, threshold: Threshold) -> Scores:
     A dynamic one is so many standard deviations below the mean of the unit's group, over what
     had not gone before; where all score the same, nothing stands out, and nothing goes.
     """
-    closed = field.settled.kept | field.settled.ruled
+    closed = field.settled.off_the_line
     if not threshold.dynamic:
         return np.where(closed, NO_CUT, threshold.value)
     limits = np.full(scores.size, NO_CUT)

@@ -273,3 +273,25 @@ def test_large_tensors_are_looked_at_in_pieces(case: Case, monkeypatch: pytest.M
     monkeypatch.setattr("prunecli.importance.layers.COLUMNS", 2)
     for criterion, expected in zip(criteria, once, strict=True):
         np.testing.assert_allclose(units(case, mixture(criterion)).raw, expected, rtol=1e-9)
+
+
+class Frozen(nn.Module):
+    """Nothing of it may go, and no weight either."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+def test_where_there_is_nothing_to_judge() -> None:
+    captured = capture(Frozen(), positional((torch.randn(2, 5),)))
+    flow = walk(captured)
+    calibration = Calibration(torch.randn(4, 5), torch.zeros(4, dtype=torch.int64), Task.REGRESSION)
+    nothing = Case(Frozen(), captured, flow, couple(flow), calibration, {}, {})
+    for strategy, criterion in UNITS:
+        assert units(nothing, mixture(criterion), strategy).raw.size == 0
+    for criterion in CRITERIA[Strategy.WEIGHT]:
+        assert weights(nothing, mixture(criterion)) == {}

@@ -163,7 +163,7 @@ def test_units_without_a_partner_stay_for_the_rectangle() -> None:
     )
     keep = np.array([False, True, True, True])
     none = np.zeros(4, dtype=np.bool_)
-    settled = Overrides(none, none, none, none, np.full(4, NO_CUT))
+    settled = Overrides(none, none, none, none, none, np.full(4, NO_CUT))
     cut = Cut(keep, steps, np.full(4, 0.5), steps.scores)
     group = Group("layer", "channels", np.arange(4), ())
     assert of_group(fates(cut, steps, settled, threshold=True), group) == (
