@@ -3,16 +3,18 @@
 Stage: pipeline. In: a state. Out: the next one.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from prunecli.choices import Strategy
-from prunecli.graph.blocks import find_blocks
+from prunecli.errors import ConfigError
+from prunecli.graph.blocks import Block, find_blocks
 from prunecli.importance.blocks import score_blocks
 from prunecli.pipeline.job import Job, Pace
 from prunecli.pipeline.state import State, analysed
 from prunecli.pipeline.told import layers_step
-from prunecli.removal import LayersWanted
-from prunecli.selection.layers import choose_layers
+from prunecli.removal import Choosing, LayersWanted, Removal
+from prunecli.selection.layers import LayerPlan, LayerRow, choose_layers, idle_rules
 from prunecli.surgery.layers import drop_blocks
 
 
@@ -46,7 +48,15 @@ def drop_layers(job: Job, state: State, pace: Pace) -> State:
         job.reporter,
     )
     with job.ledger.stage("drop"), job.reporter.step("dropping layers and checking"):
-        chosen = choose_layers(blocks, scores, wanted, removal.choosing, mix.in_words(), job.seed)
+        chosen = choose_layers(
+            blocks,
+            scores,
+            wanted,
+            _with_rules(removal, blocks),
+            mix.in_words(),
+            job.seed,
+            before=_dropped(state),
+        )
         job.ledger.step(layers_step(removal, chosen, pace.number))
         captured = drop_blocks(state.captured, blocks, chosen.dropped)
     left = (before, len(blocks) - len(chosen.dropped))
@@ -58,3 +68,25 @@ def drop_layers(job: Job, state: State, pace: Pace) -> State:
         layers=left,
     )
     return analysed(shallower)[0]
+
+
+def _dropped(state: State) -> list[LayerRow]:
+    """What earlier rounds dropped, of which the shares of `--layer` are shares too."""
+    plans = (plan for plan in state.plans if isinstance(plan, LayerPlan))
+    return [row for plan in plans for row in plan.rows if row.dropped]
+
+
+def _with_rules(removal: Removal, blocks: Sequence[Block]) -> Choosing:
+    """What the user says about choosing; of several strategies, some rules concern others only.
+
+    Raises:
+        ConfigError: a rule concerns nothing in this run.
+    """
+    choosing = removal.choosing
+    idle = idle_rules(blocks, choosing)
+    if idle and len(removal.strategies) == 1:
+        raise ConfigError(
+            f"--layer: must match a layer that can be dropped, got {idle[0].pattern}",
+            f"such layers are {', '.join(block.name for block in blocks[:8])}",
+        )
+    return replace(choosing, rules=tuple(rule for rule in choosing.rules if rule not in idle))
