@@ -331,7 +331,7 @@ def test_json_has_every_field_in_order_and_the_version_first() -> None:
     assert list(document) == ["schema_version", *names, "not_finite"]
     assert document["schema_version"] == SCHEMA_VERSION
     assert document["not_finite"] == []
-    assert document["requested"]["quantity"] == "macs"
+    assert document["requested"]["parts"][0]["quantity"] == "macs"
     assert document["rows"][2]["score"] == 0.8518
 
 

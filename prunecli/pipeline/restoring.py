@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from prunecli.choices import Strategy
 from prunecli.config import ModelConfig, RestoreConfig, RunConfig
 from prunecli.errors import CheckpointError, ConfigError
 from prunecli.graph.blocks import find_blocks
@@ -26,6 +27,7 @@ from prunecli.pipeline.cutting import reconstruct_layers
 from prunecli.pipeline.exporting import Exporter, Files
 from prunecli.pipeline.job import Job
 from prunecli.pipeline.ledger import Ledger
+from prunecli.pipeline.masking import recount
 from prunecli.pipeline.outputs import choose_outputs, room_for
 from prunecli.pipeline.prepare import prepare
 from prunecli.pipeline.run import begin, finish, first_report
@@ -146,6 +148,8 @@ def _restored(job: Job, state: State, saved: Saved, back: _Return) -> State:
         trained=saved.trained,
         units=(found.coupling.count, int(keep.sum())),
     )
+    if Strategy.WEIGHT in job.config.removal.strategies:
+        return recount(job, wide, masks)
     return analysed(wide)[0]
 
 

@@ -48,9 +48,9 @@ def shrink(job: Job, state: State, untrained: Callable[[State], None]) -> State:
         VerificationError: not even a small step keeps the accuracy that was asked for.
     """
     timing = job.config.removal.timing
+    budget = _budget(job, state)
     if timing.sparse_epochs:
         state = _train_sparsely(job, state)
-    budget = _budget(job, state)
     state, done = _rounds(job, state, budget, untrained)
     if done <= 0.0:
         raise VerificationError(

@@ -55,10 +55,12 @@ def _asked(report: Report, verb: str) -> list[str]:
         lines = [f"asked: {part.words}" for part in asked.parts]
     else:
         words = _words(got)
-        lines = [
-            f"asked: {part.words}; {verb}: {words.pop(part.quantity or part.strategy)[1]}"
-            for part in asked.parts
-        ]
+        lines = []
+        for part in asked.parts:
+            outcome = words.pop(part.quantity or part.strategy, None)
+            # After everything was given back there is nothing left to say about a strategy.
+            end = "" if outcome is None else f"; {verb}: {outcome[1]}"
+            lines.append(f"asked: {part.words}{end}")
         lines += [f"{name}: {text}" for name, text in words.values()]
     how = ", ".join(f"{part.strategy} pruning by {part.criterion}" for part in asked.parts)
     return [*lines, f"how: {how}, {asked.schedule}, seed {asked.seed}; {LEFT_OR_GONE}"]

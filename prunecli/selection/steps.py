@@ -107,6 +107,8 @@ def linked(coupling: Coupling) -> UnitArray:
     pairs = []
     for block in coupling.rank_blocks:
         on = np.unique(group_of[block.units[block.units != STAYS]])
+        if not on.size:
+            continue  # all of it must stay
         pairs.append((on, np.full(on.size, on[0])))
     first: UnitArray = components(len(coupling.groups), pairs)[group_of]
     return first

@@ -439,7 +439,7 @@ OUTPUTS = [
     ),
     case(
         GOOD + " --report {bad}/file/r.json",
-        "output folder {bad}/file/r.run cannot be created: Not a directory",
+        "output folder {bad}/file is not writable: Not a directory",
         "choose another place with -o or --report",
         "report under a file",
     ),
