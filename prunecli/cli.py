@@ -191,7 +191,7 @@ def prune(
     Targets say what is left (--target-macs 50% keeps at most half); ratios say what goes
     (--channel-ratio 0.3 removes 30%). Without any, --target-macs 50%.
 
-    Exit codes: 0 good, 1 the result failed verification, 2 wrong input.
+    Exit codes: 0 good, 1 the result failed verification or fell short of --max-drop, 2 wrong input.
     """
     config = RunConfig(
         model=_model(checkpoint, model, model_arg, input_shape, inputs, allow_pickle),
