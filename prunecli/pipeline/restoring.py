@@ -8,7 +8,6 @@ values that it had learnt. What returns has the original's values.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -102,12 +101,11 @@ def restore(config: RestoreConfig, reporter: Reporter) -> Report:
 def _run_config(config: RestoreConfig, saved: Saved) -> RunConfig:
     """The configuration of the run that goes on."""
     before = saved.config
-    name = f"{Path(saved.report.files['onnx']).stem}-restored.onnx"
     return replace(
         before,
         removal=replace(before.removal, timing=Timing()),
         train=replace(before.train, epochs=config.epochs),
-        output=config.output or Path(saved.report.files["onnx"]).with_name(name),
+        output=config.output or config.run.with_name(f"{config.run.stem}-restored.onnx"),
         report=config.report,
         dry_run=False,
         command=config.command,

@@ -6,7 +6,7 @@ touches a network.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def saved_to_json(saved: Saved) -> str:
     """A finished run as text."""
     document = {
         "version": SAVED_VERSION,
-        "config": to_plain(saved.config),
+        "config": to_plain(_from_anywhere(saved.config)),
         "sha256": saved.sha256,
         "plans": json.loads(plans_to_json(saved.plans)),
         "masked": list(saved.masked),
@@ -114,9 +114,27 @@ def saved_to_json(saved: Saved) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
+def _from_anywhere(config: RunConfig) -> RunConfig:
+    """The configuration with paths that hold in every folder."""
+    model, factory = config.model, config.model.factory
+    file, colon, name = (factory or "").rpartition(":")
+    if colon and file.endswith(".py"):
+        factory = f"{Path(file).resolve()}:{name}"
+    checkpoint = model.checkpoint.resolve()
+    data = config.data and replace(config.data, path=config.data.path.resolve())
+    model = replace(model, checkpoint=checkpoint, factory=factory)
+    return replace(config, model=model, data=data)
+
+
 def is_run(path: Path) -> bool:
     """Whether a path is what a run left."""
     return (path / RUN_FILE).is_file()
+
+
+def _beside(run: Path, program: Path) -> Path:
+    """The program beside the run's folder, wherever both were moved to."""
+    found = run.with_suffix(".pt2")
+    return found if found.is_file() else program
 
 
 def read_saved(path: Path) -> Saved:
@@ -140,7 +158,7 @@ def read_saved(path: Path) -> Saved:
             tuple(document["masked"]),
             from_plain(Report, document["report"]),
             document["trained"],
-            Path(document["program"]),
+            _beside(path, Path(document["program"])),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(

@@ -75,6 +75,18 @@ def test_one_layer_comes_back_and_the_others_keep_what_they_learnt(
     assert torch.equal(pruned, back)
 
 
+def test_a_run_can_be_taken_back_from_another_folder(
+    bench: Bench, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bench.folder)
+    asked = ["weights.pt", "--model", "net.py:net", "--data", "data.npz", *UNTRAINED]
+    assert run("prune", *asked, "-o", here / "net.onnx").code == 0
+    monkeypatch.chdir(here)
+    ended = run("restore", "net.run", "--layer", "*")
+    assert ended.code == 0, ended.err
+    assert torch.equal(ask(here / "net-restored.pt2"), ask(bench.program))
+
+
 def test_fine_tuning_after_it_keeps_the_other_masks(bench: Bench, here: Path) -> None:
     asked = ["--strategy", "weight", "--weight-sparsity", "60%", "--epochs", "1"]
     assert run("prune", *bench.usual, *asked, "-o", "net.onnx").code == 0
