@@ -45,18 +45,13 @@ class Read:
     symmetric: bool = False
 
 
-def given(node: fx.Node, name: str) -> Any:
-    """An argument by its schema name, or its default; `None` where there is none."""
-    return argument(node, name)
-
-
 def _linear(node: fx.Node) -> list[Read]:
-    return [Read(given(node, "weight"), Kind.LINEAR, 1, 0)]
+    return [Read(argument(node, "weight"), Kind.LINEAR, 1, 0)]
 
 
 def _convolution(node: fx.Node) -> list[Read]:
     """Weight (O, I/g, ...)."""
-    weight, groups = given(node, "weight"), _groups(node)
+    weight, groups = argument(node, "weight"), _groups(node)
     kind = Kind.CONVOLUTION if groups == 1 else Kind.GROUPED
     if groups > 1 and shape_of(weight.meta["val"])[1] == 1:
         kind = Kind.DEPTHWISE
@@ -65,11 +60,11 @@ def _convolution(node: fx.Node) -> list[Read]:
 
 def _transposed(node: fx.Node) -> list[Read]:
     """Weight (I, O/g, ...)."""
-    return [Read(given(node, "weight"), Kind.TRANSPOSED, 0, 1, _groups(node))]
+    return [Read(argument(node, "weight"), Kind.TRANSPOSED, 0, 1, _groups(node))]
 
 
 def _groups(node: fx.Node) -> int:
-    groups = given(node, "groups")
+    groups = argument(node, "groups")
     return int(concrete(groups.meta["val"]) if isinstance(groups, fx.Node) else groups)
 
 
@@ -117,7 +112,7 @@ def _einsum(node: fx.Node) -> list[Read]:
 def _tensordot(node: fx.Node) -> list[Read]:
     operands = _operands(node, "self", "other")
     one, two = (list(range(len(_shape(item)))) for item in operands)
-    mine, theirs = given(node, "dims_self"), given(node, "dims_other")
+    mine, theirs = argument(node, "dims_self"), argument(node, "dims_other")
     first = "".join(chr(ord("a") + axis) for axis in one)
     second = [chr(ord("A") + axis) for axis in two]
     for left, right in zip(mine, theirs, strict=True):
@@ -135,13 +130,15 @@ def _inner(node: fx.Node) -> list[Read]:
 
 def _bilinear(node: fx.Node) -> list[Read]:
     """Weight (O, I, J)."""
-    return [Read(given(node, "weight"), Kind.PRODUCT, 2, 0)]
+    return [Read(argument(node, "weight"), Kind.PRODUCT, 2, 0)]
 
 
 def _recurrent(node: fx.Node) -> list[Read]:
     """A list of matrices (gates * H, I), (gates * H, S), (S, H), and vectors."""
     return [
-        Read(item, Kind.RECURRENT, 1, 0) for item in given(node, "params") if len(_shape(item)) == 2
+        Read(item, Kind.RECURRENT, 1, 0)
+        for item in argument(node, "params")
+        if len(_shape(item)) == 2
     ]
 
 
@@ -150,7 +147,7 @@ def _cell(node: fx.Node) -> list[Read]:
 
 
 def _operands(node: fx.Node, *names: str) -> list[fx.Node]:
-    return [item for name in names if isinstance(item := given(node, name), fx.Node)]
+    return [item for name in names if isinstance(item := argument(node, name), fx.Node)]
 
 
 def _product(operands: Sequence[fx.Node], terms: Sequence[str], output: str) -> list[Read]:
@@ -185,7 +182,7 @@ def _added(node: fx.Node) -> list[fx.Node]:
 
 
 def _recurrent_biases(node: fx.Node) -> list[fx.Node]:
-    return [item for item in given(node, "params") if len(_shape(item)) == 1]
+    return [item for item in argument(node, "params") if len(_shape(item)) == 1]
 
 
 def _cell_biases(node: fx.Node) -> list[fx.Node]:

@@ -21,8 +21,7 @@ from prunecli.choices import Criterion
 from prunecli.errors import ModelError
 from prunecli.graph.coupling import STAYS, Coupling, UnitArray
 from prunecli.graph.fields import Value
-from prunecli.graph.nodes import operator_name
-from prunecli.graph.reading import given
+from prunecli.graph.nodes import argument, operator_name
 from prunecli.graph.stepping import Stepper
 from prunecli.graph.walk import Flow
 from prunecli.importance.evidence import Evidence
@@ -249,8 +248,8 @@ def _sources(node: fx.Node) -> list[fx.Node]:
     """The operands that a contraction sums over. A recurrent layer's initial states say nothing
     about its hidden units."""
     if operator_name(node) in RECURRENT:
-        source = given(node, "input")
-        return [given(node, "data") if source is None else source]
+        source = argument(node, "input")
+        return [argument(node, "data") if source is None else source]
     return list(node.all_input_nodes)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from prunecli.graph.reading import given
+from prunecli.graph.nodes import argument
 
 Values = Callable[[Any], Any]
 """A node's value (also inside of lists); anything else as it is."""
@@ -27,16 +27,16 @@ def _sums(values: Tensor, axis: int) -> Tensor:
 
 def _linear(node: fx.Node, value: Values) -> Feeds:
     """x (..., I), weight (O, I)."""
-    yield given(node, "weight"), lambda: _sums(value(given(node, "input")), -1)
+    yield argument(node, "weight"), lambda: _sums(value(argument(node, "input")), -1)
 
 
 def _convolution(node: fx.Node, value: Values) -> Feeds:
     """x (N, I, ...), weight (O, I/g, ...): every input channel once per position."""
-    weight: fx.Node = given(node, "weight")
+    weight: fx.Node = argument(node, "weight")
 
     def sums() -> Tensor:
-        shape, source = value(weight).shape, value(given(node, "input"))
-        groups: int = value(given(node, "groups"))
+        shape, source = value(weight).shape, value(argument(node, "input"))
+        groups: int = value(argument(node, "groups"))
         squares = _sums(source, source.dim() - len(shape) + 1).reshape(groups, -1)
         rows = squares.repeat_interleave(shape[0] // groups, 0)
         return rows.reshape(*rows.shape, *[1] * (len(shape) - 2))
@@ -46,10 +46,10 @@ def _convolution(node: fx.Node, value: Values) -> Feeds:
 
 def _transposed(node: fx.Node, value: Values) -> Feeds:
     """x (N, I, ...), weight (I, O/g, ...)."""
-    weight: fx.Node = given(node, "weight")
+    weight: fx.Node = argument(node, "weight")
 
     def sums() -> Tensor:
-        rank, source = value(weight).dim(), value(given(node, "input"))
+        rank, source = value(weight).dim(), value(argument(node, "input"))
         return _sums(source, source.dim() - rank + 1).reshape(-1, *[1] * (rank - 1))
 
     yield weight, sums
@@ -82,7 +82,7 @@ def _met(values: Tensor, term: str, shape: torch.Size, own: str) -> Tensor:
 
 def _fixed_product(first: str, one: str, second: str, two: str) -> Callable[..., Feeds]:
     def feeds(node: fx.Node, value: Values) -> Feeds:
-        yield from _product((given(node, first), given(node, second)), (one, two), value)
+        yield from _product((argument(node, first), argument(node, second)), (one, two), value)
 
     return feeds
 
@@ -122,16 +122,16 @@ def _recurrent(node: fx.Node, value: Values) -> Feeds:
     Layers above the first are fed by those below, which are run again one by one. What a
     projection reads is not seen.
     """
-    source = given(node, "input")
+    source = argument(node, "input")
     if source is None:  # packed sequences
         return
-    given_states = value(given(node, "hx"))
+    given_states = value(argument(node, "hx"))
     first: Tensor = given_states[0] if isinstance(given_states, (list, tuple)) else given_states
-    params: list[fx.Node] = list(given(node, "params"))
-    directions = 2 if given(node, "bidirectional") else 1
-    layers = int(given(node, "num_layers"))
+    params: list[fx.Node] = list(argument(node, "params"))
+    directions = 2 if argument(node, "bidirectional") else 1
+    layers = int(argument(node, "num_layers"))
     each = len(params) // (layers * directions)
-    x = value(source).transpose(0, 1) if given(node, "batch_first") else value(source)
+    x = value(source).transpose(0, 1) if argument(node, "batch_first") else value(source)
     for layer in range(layers):
         own = slice(layer * directions, (layer + 1) * directions)
         weights = params[own.start * each : own.stop * each]
@@ -154,17 +154,17 @@ def _run_layer(node: fx.Node, x: Tensor, states: Any, own: slice, weights: list[
     """Output (T, B, directions * S) of one layer for the input (T, B, I)."""
     target: Any = node.target
     start = [item[own] for item in states] if isinstance(states, (list, tuple)) else states[own]
-    biases, both = given(node, "has_biases"), given(node, "bidirectional")
+    biases, both = argument(node, "has_biases"), argument(node, "bidirectional")
     out: Tensor = target(x, start, weights, biases, 1, 0.0, False, both, False)[0]
     return out
 
 
 def _cell(node: fx.Node, value: Values) -> Feeds:
     """One step: input (..., I), state (..., H)."""
-    yield given(node, "w_ih"), lambda: _sums(value(given(node, "input")), -1)
-    given_states = given(node, "hx")
+    yield argument(node, "w_ih"), lambda: _sums(value(argument(node, "input")), -1)
+    given_states = argument(node, "hx")
     state = given_states[0] if isinstance(given_states, (list, tuple)) else given_states
-    yield given(node, "w_hh"), lambda: _sums(value(state), -1)
+    yield argument(node, "w_hh"), lambda: _sums(value(state), -1)
 
 
 _TABLE: tuple[tuple[Callable[[fx.Node, Values], Feeds], str], ...] = (

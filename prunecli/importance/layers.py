@@ -13,8 +13,7 @@ from prunecli.graph.capture import Captured
 from prunecli.graph.coupling import Coupling, Slot, UnitArray
 from prunecli.graph.fields import Value
 from prunecli.graph.maskable import maskables
-from prunecli.graph.nodes import attribute, operator_name
-from prunecli.graph.reading import given
+from prunecli.graph.nodes import argument, attribute, operator_name
 from prunecli.graph.walk import Flow
 from prunecli.importance.scores import Scores
 from prunecli.importance.sums import coupled, per_unit
@@ -47,7 +46,7 @@ def _scales(captured: Captured, flow: Flow) -> dict[str, None]:
     found: dict[str, None] = {}
     for node in captured.network.graph.nodes:
         norm = node.op == "call_function" and operator_name(node) in NORMS
-        weight = given(node, "weight") if norm else None
+        weight = argument(node, "weight") if norm else None
         value = None if weight is None else flow.values.get(weight.name)
         if isinstance(value, Value) and value.parameter:
             found[value.parameter] = None

@@ -128,7 +128,6 @@ def apply_plan(job: Job, state: State, found: Analysis, chosen: Plan) -> State:
         checks = replace(ledger.report.checks, oracle_difference=worst, oracle_tolerance=TOLERANCE)
         ledger.note(checks=checks)
         masks = slice_masks(state.masks, kept)
-    apply_masks(network, masks)
     reconstruct_layers(job, state, network, kept, masks)
     before = state.units[0] if state.units is not None else found.coupling.count
     return replace(
@@ -148,15 +147,17 @@ def reconstruct_layers(
     state: State,
     network: fx.GraphModule,
     kept: Kept,
-    masks: Mapping[str, Tensor] | None = None,
+    masks: Mapping[str, Tensor],
 ) -> None:
-    """Recover without training, where that was not switched off and there are examples.
+    """Hold the masks, and recover without training, where that was not switched off and there are
+    examples.
 
     Args:
         state: what the network was before something was removed.
         network: without it; changed in place.
         masks: what is held at zero in `network`.
     """
+    apply_masks(network, masks)
     examples = job.unlabelled(state.captured, RECONSTRUCTION_EXAMPLES)
     if examples is None or job.config.recover is not Recovery.RECONSTRUCT:
         return
@@ -166,3 +167,5 @@ def reconstruct_layers(
             f"reconstructed {done.layers} layers from {done.examples} unlabelled training "
             "examples before any training"
         )
+        # Biases take up what the weights cannot reach, masked ones too.
+        apply_masks(network, masks)

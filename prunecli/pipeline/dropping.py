@@ -35,7 +35,8 @@ def drop_layers(job: Job, state: State, pace: Pace) -> State:
         wanted = removal.layers
         if removal.choosing.threshold is None:
             number = round(wanted.number(before) * pace.share) - (before - len(blocks))
-            if number <= 0 and pace.share < 1.0:
+            # Of a few layers, a round may have none to drop; of none, that is an error.
+            if number <= 0 and (pace.share < 1.0 or len(blocks) < before):
                 return state
             wanted = LayersWanted(count=number)
     scores = score_blocks(

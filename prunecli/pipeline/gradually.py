@@ -5,7 +5,7 @@ to it is masked; at the end of the ramp such units are cut out, and training goe
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -18,10 +18,11 @@ from prunecli.pipeline.job import Job, Pace
 from prunecli.pipeline.masking import choose_weights, recount, weights_of
 from prunecli.pipeline.state import Analysis, State, analysed, owned
 from prunecli.pipeline.told import units_step, weights_step
-from prunecli.pipeline.training import train
+from prunecli.pipeline.training import train, train_to_the_end
 from prunecli.recovery.densify import DenseAtEnd
 from prunecli.recovery.gradual import Gradual
 from prunecli.recovery.soft_units import unit_masks
+from prunecli.removal import WeightsWanted
 from prunecli.selection.maskplan import MaskPlan
 from prunecli.selection.plan import Plan, kept_units
 
@@ -34,7 +35,9 @@ class _Chooser:
 
     Attributes:
         own: weights that may be masked one by one; empty without that strategy.
-        gone: units that have gone softly.
+        gone: units that have gone softly, shape (units,).
+        pace: how far the rise goes.
+        plan, masks: what was chosen last.
     """
 
     job: Job
@@ -45,7 +48,6 @@ class _Chooser:
     pace: Pace
     plan: Plan | None = None
     masks: MaskPlan | None = None
-    weights: dict[str, Tensor] = field(default_factory=dict)
 
     def __call__(self, share: float, current: Masks) -> Masks:
         """Masks of everything that is gone at `share` of what goes in all."""
@@ -53,19 +55,25 @@ class _Chooser:
         units = self._units(share) if self.job.config.removal.by_units is not None else {}
         if not self.own:
             return units
-        # Weights that went with a unit are not counted as chosen one by one.
-        so_far = {name: current[name] for name in current if name in self._names}
-        self.masks = choose_weights(self.job, self.state, self.own, share, so_far)
+        so_far = _both(current, units)
+        weights = self._wanted_weights(share, units)
+        self.masks = choose_weights(self.job, self.state, self.own, share, so_far, weights)
         return _both(self.masks.masks, units)
 
-    @property
-    def _names(self) -> frozenset[str]:
-        return frozenset(item.name for item in self.own)
+    def _wanted_weights(self, share: float, units: Masks) -> WeightsWanted:
+        """The sparsity asked for is one of what the units leave, and what went with them is
+        masked too."""
+        wanted = self.job.config.removal.weights
+        total = sum(item.size for item in self.own)
+        gone = sum(int((~units[item.name]).sum()) for item in self.own if item.name in units)
+        if wanted.sparsity is None or not gone:
+            return wanted
+        return replace(wanted, sparsity=(gone / share + wanted.sparsity * (total - gone)) / total)
 
     def _units(self, share: float) -> dict[str, Tensor]:
         job, coupling = self.job, self.found.coupling
-        wanted = wanted_units(job, self.state, self.found, share)
-        if wanted is None or share <= 0.0:
+        wanted = wanted_units(job, self.state, self.found, share) if share > 0.0 else None
+        if wanted is None:
             return {}
         choosing = with_rules(job, self.found, lambda rule: rule.share * share)
         self.plan = choose_units(job, self.state, self.found, wanted, choosing, self.gone)
@@ -83,8 +91,8 @@ def prune_gradually(job: Job, state: State, pace: Pace) -> State:
     state = owned(state)
     by_weights = Strategy.WEIGHT in job.config.removal.strategies
     own = weights_of(job, state, found) if by_weights else ()
-    everything = np.zeros(found.coupling.count, dtype=np.bool_)
-    chooser = _Chooser(job, state, found, own, everything, pace)
+    none = np.zeros(found.coupling.count, dtype=np.bool_)
+    chooser = _Chooser(job, state, found, own, none, pace)
     if not by_units:
         return _weights_only(job, state, chooser, epochs)
     ramp = replace(timing, begin=timing.begin / timing.end, end=1.0, dense_epochs=0.0)
@@ -93,11 +101,11 @@ def prune_gradually(job: Job, state: State, pace: Pace) -> State:
     assert chooser.plan is not None
     job.ledger.step(units_step(job.config.removal, chooser.plan, pace.number))
     masks = {} if chooser.masks is None else dict(chooser.masks.masks)
-    if by_weights:
-        state = recount(job, replace(state, masks=masks), masks)
-        _tell(job, chooser)
+    _tell(job, chooser)
     state = apply_plan(job, replace(state, masks=masks), found, chooser.plan)
-    return train(job, state, epochs * (1.0 - timing.end), offset=1)
+    if by_weights:
+        state = recount(job, state, state.masks)
+    return train_to_the_end(job, state, epochs * (1.0 - timing.end), offset=1)
 
 
 def _weights_only(job: Job, state: State, chooser: _Chooser, epochs: float) -> State:

@@ -9,7 +9,7 @@ import shlex
 
 import numpy as np
 
-from prunecli.choices import Criterion, Quantity, Strategy
+from prunecli.choices import DEFAULT_CRITERION, Quantity, Strategy
 from prunecli.config import ModelConfig, RunConfig
 from prunecli.errors import NothingToPruneError
 from prunecli.graph.capture import Captured
@@ -56,7 +56,7 @@ def inspect(config: ModelConfig, reporter: Reporter) -> Inspection:
     with reporter.step("analysing"):
         flow = walk(captured)
         coupling = couple(flow)
-        usual = mixture(Criterion.L2)
+        usual = mixture(DEFAULT_CRITERION[Strategy.STRUCTURED])
         scores = score_units(
             captured, flow, coupling, Strategy.STRUCTURED, usual, None, 0, reporter
         ).normalised

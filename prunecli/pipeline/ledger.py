@@ -40,13 +40,20 @@ class Ledger:
         """Add what a strategy removed."""
         self.note(steps=(*self.report.steps, row))
 
-    def take_back(self, number: int, why: str) -> None:
-        """Mark what round `number` removed as taken back."""
+    def take_back(self, number: int, why: str, before: Report) -> None:
+        """Mark what round `number` removed as taken back; what is said about the network is again
+        what was said `before` that round."""
         rows = (
             replace(row, taken_back=why) if row.round == number else row
             for row in self.report.steps
         )
-        self.note(steps=tuple(rows))
+        self.note(
+            steps=tuple(rows),
+            achieved=before.achieved,
+            groups=before.groups,
+            checks=before.checks,
+            best_epoch=before.best_epoch,
+        )
 
     def write(self) -> None:
         """Write the report as it is."""

@@ -17,11 +17,12 @@ from prunecli.pipeline.cutting import reconstruct_layers
 from prunecli.pipeline.job import Job, Pace
 from prunecli.pipeline.state import Analysis, EmptiedPlan, State, analysed, owned
 from prunecli.pipeline.told import weights_step
+from prunecli.removal import WeightsWanted
 from prunecli.selection.maskplan import MaskPlan
 from prunecli.selection.masks import choose_masks
 from prunecli.selection.plan import kept_indices
 from prunecli.surgery.kept import make_kept
-from prunecli.surgery.masks import apply_masks, compact_masked
+from prunecli.surgery.masks import compact_masked
 
 
 def mask_weights(job: Job, state: State, pace: Pace) -> State:
@@ -33,10 +34,11 @@ def mask_weights(job: Job, state: State, pace: Pace) -> State:
     with job.ledger.stage("mask"), job.reporter.step("choosing weights"):
         state, found = analysed(state)
         own = weights_of(job, state, found)
-        chosen = choose_weights(job, state, own, pace.share, state.masks)
+        chosen = choose_weights(
+            job, state, own, pace.share, state.masks, job.config.removal.weights
+        )
         job.ledger.step(weights_step(job.config.removal, chosen, pace.number))
         masked = replace(owned(state), masks=chosen.masks, weights=_count(own, chosen.masks))
-        apply_masks(masked.network, chosen.masks)
     everything = np.ones(found.coupling.count, dtype=np.bool_)
     kept = make_kept(found.flow, found.coupling, everything)
     reconstruct_layers(job, state, masked.network, kept, chosen.masks)
@@ -54,8 +56,9 @@ def choose_weights(
     own: tuple[Maskable, ...],
     progress: float,
     current: Mapping[str, Tensor],
+    wanted: WeightsWanted,
 ) -> MaskPlan:
-    """Score and choose: masks under which `progress` of everything asked for is gone."""
+    """Score and choose: masks under which `progress` of everything wanted is gone."""
     removal = job.config.removal
     mix = removal.criterion(Strategy.WEIGHT)
     scores = score_weights(
@@ -71,7 +74,7 @@ def choose_weights(
     return choose_masks(
         scores,
         own,
-        removal.weights,
+        wanted,
         removal.choosing,
         current,
         deviations=spread,

@@ -44,7 +44,6 @@ from prunecli.selection.steps import linked
 from prunecli.surgery.compact import compact
 from prunecli.surgery.kept import make_kept
 from prunecli.surgery.layers import drop_blocks
-from prunecli.surgery.masks import apply_masks
 from prunecli.surgery.restoring import expanded
 from prunecli.timing import Timing
 
@@ -132,7 +131,6 @@ def _restored(job: Job, state: State, saved: Saved, back: _Return) -> State:
     # Where nothing was trained, the original's values are right everywhere: what reconstruction
     # changed made up for what returns now.
     network = learnt if saved.trained else original
-    apply_masks(network, masks)
     tensors = kept_indices(found.coupling, keep)
     if not saved.trained and (masks or tensors):
         reconstruct_layers(job, state, network, wider, masks)

@@ -17,10 +17,8 @@ from prunecli.pipeline.job import Job, Pace
 from prunecli.pipeline.masking import compact_emptied, mask_weights
 from prunecli.pipeline.planning import note_outcome
 from prunecli.pipeline.state import State, analyse, owned
-from prunecli.pipeline.training import train
+from prunecli.pipeline.training import train, train_to_the_end
 from prunecli.recovery import score
-from prunecli.recovery.densify import DenseAtEnd
-from prunecli.recovery.masking import KeepMasks
 from prunecli.recovery.penalties import Penalised, SparseTraining
 
 Apply = Callable[[Job, State, Pace], State]
@@ -90,12 +88,13 @@ def _rounds(
         pace = Pace(number, done, min(1.0, done + step))
         if timing.rounds > 1 or number > 1:
             job.reporter.say(f"round {number}: to {pace.share:.0%} of what is asked for")
+        before = job.ledger.report
         candidate = _round(job, state, pace, untrained)
         why = None if budget is None else _too_bad(job, candidate, budget)
         if why is None:
             state, done = candidate, pace.share
         else:
-            job.ledger.take_back(number, why)
+            job.ledger.take_back(number, why, before)
             step /= 2
             job.reporter.say(f"round {number} is taken back: {why}; half of the step is tried")
         number += 1
@@ -110,24 +109,16 @@ def _round(job: Job, state: State, pace: Pace, untrained: Callable[[State], None
     for strategy in job.config.removal.strategies:
         state = APPLY[strategy](job, state, pace)
     note_outcome(job, state)
-    if timing.schedule is PruneSchedule.ONE_SHOT and pace.number == 1 and job.trains:
+    # A row of the table for what may be taken back would mislead.
+    final = timing.schedule is PruneSchedule.ONE_SHOT and timing.largest_drop is None
+    if final and job.trains:
         untrained(state)
     phase = "fine-tuning" if timing.rounds == 1 else f"round {pace.number}"
     last = pace.share >= 1.0 - NEXT_TO_NOTHING
     # Where a round removed nothing, the network is still that of the round before.
     state = owned(state)
-    if last and timing.dense_epochs and state.masks:
-        own = epochs / timing.rounds
-        dense = DenseAtEnd(KeepMasks(state.masks), timing.dense_epochs / own)
-        state = train(job, state, own, companion=dense, phase=phase, offset=pace.number - 1)
-        return lifted(state)
-    return train(job, state, epochs / timing.rounds, phase=phase, offset=pace.number - 1)
-
-
-def lifted(state: State) -> State:
-    """The state without masks: everything that they held has returned."""
-    weights = None if state.weights is None else (state.weights[0], state.weights[0])
-    return replace(state, masks={}, weights=weights)
+    ending = train_to_the_end if last else train
+    return ending(job, state, epochs / timing.rounds, phase=phase, offset=pace.number - 1)
 
 
 def _train_sparsely(job: Job, state: State) -> State:

@@ -9,8 +9,23 @@ from prunecli.pipeline.job import Job
 from prunecli.pipeline.state import State
 from prunecli.recovery import finetune
 from prunecli.recovery.companion import Companion
+from prunecli.recovery.densify import DenseAtEnd
 from prunecli.recovery.masking import KeepMasks
 from prunecli.report import record
+
+
+def train_to_the_end(
+    job: Job, state: State, epochs: float, *, phase: str = "fine-tuning", offset: int = 0
+) -> State:
+    """The last training of a run: what `--dense-epochs` asks for comes at its end, and lifts the
+    masks for good."""
+    dense = job.config.removal.timing.dense_epochs
+    if not dense or not state.masks:
+        return train(job, state, epochs, phase=phase, offset=offset)
+    companion = DenseAtEnd(KeepMasks(state.masks), dense / epochs if epochs else 1.0)
+    state = train(job, state, epochs, companion=companion, phase=phase, offset=offset)
+    weights = None if state.weights is None else (state.weights[0], state.weights[0])
+    return replace(state, masks={}, weights=weights)
 
 
 def train(

@@ -10,8 +10,8 @@ from torch import Tensor, fx
 
 from prunecli.graph.coupling import STAYS, UnitArray
 from prunecli.graph.fields import Value
-from prunecli.graph.nodes import operator_name
-from prunecli.graph.reading import Kind, Read, given
+from prunecli.graph.nodes import argument, operator_name
+from prunecli.graph.reading import Kind, Read
 from prunecli.graph.stepping import Stepper
 from prunecli.surgery.scene import (
     NONE,
@@ -53,7 +53,7 @@ def constant_rows(scene: Scene, node: fx.Node, stepper: Stepper) -> UnitArray:
 
 def added_to(node: fx.Node) -> fx.Node | None:
     """The bias of a layer, or what a product is added to."""
-    found = given(node, "self" if operator_name(node) in _ADDING else "bias")
+    found = argument(node, "self" if operator_name(node) in _ADDING else "bias")
     return found if isinstance(found, fx.Node) else None
 
 
@@ -127,5 +127,5 @@ def _unpadded(node: fx.Node) -> bool:
         return True
     if name not in ("aten.conv1d", "aten.conv2d", "aten.conv3d"):
         return False
-    padding = given(node, "padding")
+    padding = argument(node, "padding")
     return padding == "valid" if isinstance(padding, str) else not any(padding or [0])

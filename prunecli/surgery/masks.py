@@ -16,8 +16,7 @@ from prunecli.errors import VerificationError, first_line
 from prunecli.graph.capture import Captured
 from prunecli.graph.cost import Keep
 from prunecli.graph.coupling import Coupling, Slot
-from prunecli.graph.nodes import attribute
-from prunecli.graph.reading import given
+from prunecli.graph.nodes import argument, attribute
 from prunecli.graph.stepping import Stepper, cast
 from prunecli.graph.walk import Flow
 from prunecli.surgery.compact import compact, slice_tensor
@@ -135,7 +134,7 @@ def _fold(masked: Captured, dead: Dead, fold_into: frozenset[str]) -> int:
             continue
         weight, bias = (
             attribute(masked.network, str(item.target))
-            for item in (given(node, "weight"), given(node, "bias"))
+            for item in (argument(node, "weight"), argument(node, "bias"))
         )
         going = level.going(dead.keep)
         columns = weight.detach().double().flatten(2).sum(2) if weight.dim() > 2 else weight

@@ -12,8 +12,7 @@ from torch import fx
 
 from prunecli.graph.coupling import STAYS, UnitArray
 from prunecli.graph.fields import Value
-from prunecli.graph.nodes import operator_name
-from prunecli.graph.reading import given
+from prunecli.graph.nodes import argument, operator_name
 from prunecli.graph.rules.contraction import attention
 from prunecli.graph.rules.elementwise import along_dim
 from prunecli.graph.rules.movement import cut, move_pinned, strided_slice, unlabelled
@@ -115,7 +114,7 @@ def _sink(scene: Scene, node: fx.Node, rule: Any) -> Sink:
     needed = summed(scene, node)
     weights = tuple(scene.weights.get(node.name, ()))
     if rule is attention:
-        factors = [given(node, "query"), given(node, "key")]
+        factors = [argument(node, "query"), argument(node, "key")]
     else:
         added = added_to(node)
         factors = [item for item in operands_of(scene, node) if item is not added]

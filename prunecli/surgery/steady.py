@@ -15,8 +15,7 @@ from torch import Tensor, fx
 from prunecli.graph.capture import Captured
 from prunecli.graph.coupling import STAYS, Coupling, UnitArray
 from prunecli.graph.fields import Value
-from prunecli.graph.nodes import operator_name, writes
-from prunecli.graph.reading import given
+from prunecli.graph.nodes import argument, operator_name, writes
 from prunecli.graph.rules.contraction import attention, einsum, matmul
 from prunecli.graph.rules.elementwise import elementwise, gated, prelu
 from prunecli.graph.rules.movement import (
@@ -132,7 +131,7 @@ def _steady(scene: Scene, node: fx.Node, every: UnitArray) -> UnitArray:
         operands = operands_of(scene, node)[:1]
         return np.intersect1d(every, _zeros(scene, operands))
     if rule in PRODUCTS or rule is attention:
-        factors = [given(node, "value")] if rule is attention else operands_of(scene, node)
+        factors = [argument(node, "value")] if rule is attention else operands_of(scene, node)
         return np.setdiff1d(np.intersect1d(every, _zeros(scene, factors)), summed(scene, node))
     return NONE
 
@@ -166,7 +165,7 @@ def _pointwise(scene: Scene, node: fx.Node, every: UnitArray) -> UnitArray:
 
 def _draws(node: fx.Node) -> bool:
     """Whether the operator draws random numbers, or returns whatever the memory held."""
-    drawing = any(given(node, name) is True for name in ("train", "training"))
+    drawing = any(argument(node, name) is True for name in ("train", "training"))
     return drawing or operator_name(node) in _DRAWING
 
 

@@ -124,6 +124,16 @@ def test_what_cannot_be_given_back_is_one_line(
     assert sorted(here.rglob("*")) == before
 
 
+def test_single_weights_go_where_no_unit_can_and_without_data(here: Path) -> None:
+    network = torch.nn.Linear(6, 4).eval()
+    torch.export.save(torch.export.export(network, (torch.rand(1, 6),)), here / "one.pt2")
+    asked = ["--strategy", "weight", "--weight-sparsity", "50%", "--latency-seconds", "0.01"]
+    ended = run("prune", "one.pt2", *asked, "-o", "net.onnx")
+    assert ended.code == 0, ended.err
+    weight = torch.export.load(here / "net.pt2").state_dict["weight"]
+    assert int((weight == 0).sum()) == 12
+
+
 def test_another_checkpoint_of_that_name_is_refused(bench: Bench, here: Path) -> None:
     own = here / "own.pt2"
     own.write_bytes(bench.program.read_bytes())
@@ -205,6 +215,19 @@ def test_a_round_that_costs_too_much_is_undone_and_half_of_it_tried(
     assert report["missed"] == []
     after_first, third = shown[1], shown[3]
     assert third.plans[: len(after_first.plans)] == after_first.plans, "from before the bad round"
+
+
+def test_what_was_taken_back_leaves_no_row_and_no_best_epoch(
+    bench: Bench, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, [0.95, 0.80, 0.95, *[0.1] * 8])
+    asked = ["--max-drop", "1pp", "--round-to", "1", "--epochs", "1", "--json"]
+    ended = run("prune", *bench.usual, *asked, "-o", "net.onnx")
+    assert ended.code == 1, "the second half of the way was too much"
+    report = json.loads(ended.out)
+    assert [row["name"] for row in report["rows"]] == ["original", "fine-tuned"]
+    assert report["best_epoch"] in (0, 2), "of the second attempt, the only good one"
+    assert len(report["training"]) > 2
 
 
 def test_a_budget_that_stops_the_run_ships_what_was_good_and_fails(

@@ -5,24 +5,19 @@ The rows come from the tables in `prunecli.choices`, so that a new criterion is 
 word in this file.
 """
 
-import contextlib
-import io
 import json
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from cli_making import QUICK, run
 from torch import nn
 
 from prunecli.choices import CRITERIA, SCHEDULES, Criterion, PruneSchedule, Strategy
-from prunecli.cli import main
 from prunecli.export.onnx_file import nonzero_weights
 
 CLASSES, SIZE, EACH = 3, 8, 16
@@ -127,30 +122,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return Files(folder / "weights.pt", f"{source}:net", data)
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def run(files: Files, *flags: str) -> tuple[int, str, str]:
+def prune(files: Files, *flags: str) -> tuple[int, str, str]:
     """Exit code, stdout, stderr."""
-    out, err = io.StringIO(), io.StringIO()
-    command = ["prunecli", "prune", str(files.weights), "--model", files.net]
-    command += ["--data", str(files.data), "--latency-seconds", "0.001", "-o", "net.onnx"]
-    command += ["--calibration-samples", "24", "--batch-size", "8", *flags]
-    code: object = 0
-    with (
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        mock.patch.object(sys, "argv", command),
-    ):
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-    assert isinstance(code, int)
-    return code, out.getvalue(), err.getvalue()
+    usual = ["--model", files.net, "--data", files.data, "-o", "net.onnx", *QUICK]
+    small = ["--calibration-samples", "24", "--batch-size", "8"]
+    ended = run("prune", files.weights, *usual, *small, *flags)
+    return ended.code, ended.out, ended.err
 
 
 @pytest.mark.parametrize(("strategy", "criterion", "schedule"), ALLOWED)
@@ -161,7 +138,7 @@ def test_what_is_allowed_runs_and_does_what_was_asked(
     files: Files,
     here: Path,
 ) -> None:
-    code, out, err = run(
+    code, out, err = prune(
         files,
         *("--strategy", strategy.value, "--criterion", criterion.value),
         *("--schedule", schedule.value, "--epochs", "2", "--json", "-q"),
@@ -200,7 +177,7 @@ def test_a_criterion_that_cannot_judge_is_refused_with_those_that_can(
     strategy: Strategy, criterion: Criterion, files: Files, here: Path
 ) -> None:
     flags = ("--strategy", strategy.value, "--criterion", criterion.value)
-    code, out, err = run(files, *flags)
+    code, out, err = prune(files, *flags)
     assert (code, out) == (2, "")
     error, tip = err.splitlines()
     allowed = ", ".join(item.value for item in CRITERIA[strategy])
@@ -217,7 +194,7 @@ def test_a_criterion_that_cannot_judge_is_refused_with_those_that_can(
 def test_a_schedule_that_makes_no_sense_is_refused(
     strategy: Strategy, schedule: PruneSchedule, files: Files, here: Path
 ) -> None:
-    code, out, err = run(files, "--strategy", strategy.value, "--schedule", schedule.value)
+    code, out, err = prune(files, "--strategy", strategy.value, "--schedule", schedule.value)
     assert (code, out) == (2, "")
     assert err.splitlines() == [
         f"ERROR --schedule: a {strategy.value} is there or not, nothing of it can go while the "
@@ -225,3 +202,66 @@ def test_a_schedule_that_makes_no_sense_is_refused(
         "TIP use --schedule one-shot or iterative",
     ]
     assert list(here.iterdir()) == []
+
+
+def test_units_and_weights_go_together_and_the_sparsity_is_of_what_units_leave(
+    files: Files, here: Path
+) -> None:
+    code, out, err = prune(
+        files,
+        *("--strategy", "structured,weight", "--schedule", "gradual", "--epochs", "2"),
+        *("--json", "-q", *GOAL[Strategy.STRUCTURED], *GOAL[Strategy.WEIGHT]),
+        *TIMING[PruneSchedule.GRADUAL],
+    )
+    assert code == 0, err
+    got = json.loads(out)["achieved"]
+    assert 0.4 < got["macs_share"] <= 0.6
+    assert got["weights_removed_share"] == pytest.approx(0.6, abs=0.002)
+    assert got["weights_before"] < 0.9 * got["params_before"], "of what the units left"
+
+
+@pytest.mark.parametrize("schedule", ["one-shot", "iterative", "gradual"])
+@pytest.mark.parametrize("strategy", ["weight", "structured,weight"])
+def test_a_dense_phase_ends_dense_under_every_schedule(
+    strategy: str, schedule: str, files: Files, here: Path
+) -> None:
+    code, out, err = prune(
+        files,
+        *("--strategy", strategy, "--schedule", schedule, "--epochs", "3", "--json", "-q"),
+        *(*GOAL[Strategy.WEIGHT], "--dense-epochs", "0.5"),
+    )
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["achieved"]["weights_removed_share"] == 0.0
+    left, total = nonzero_weights(here / "net.onnx")
+    # Where a unit gets no gradient, its weights stay where they were lifted.
+    assert left > 0.8 * total
+
+
+def test_one_layer_in_three_rounds_goes_once(files: Files, here: Path) -> None:
+    code, out, err = prune(
+        files,
+        *("--strategy", "layer", "--layers-to-drop", "1", "--schedule", "iterative"),
+        *("--rounds", "3", "--epochs", "1", "--json", "-q"),
+    )
+    assert code == 0, err
+    got = json.loads(out)["achieved"]
+    assert (got["layers_before"], got["layers_after"]) == (3, 2)
+
+
+def test_masked_biases_stay_zero_though_reconstruction_moves_biases(
+    files: Files, here: Path
+) -> None:
+    code, out, err = prune(
+        files,
+        *("--strategy", "weight", "--mask-biases", "--weight-sparsity", "90%"),
+        *("--epochs", "0", "--json", "-q"),
+    )
+    assert code == 0, err
+    report = json.loads(out)
+    masked = {row["name"]: row["total"] - row["kept"] for row in report["steps"][0]["weights"]}
+    weights = torch.export.load(here / "net.pt2").state_dict
+    assert masked["0.bias"] > 0
+    # Emptied channels may have been cut out; what is left is zero as far as it was masked.
+    lost = 8 - weights["0.bias"].numel()
+    assert int((weights["0.bias"] == 0).sum()) >= masked["0.bias"] - lost
