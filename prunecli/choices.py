@@ -102,6 +102,13 @@ class ScheduleName(StrEnum):
     COSINE = "cosine"
 
 
+class Precision(StrEnum):
+    """Numbers that training computes with."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
 class DeviceName(StrEnum):
     """Where fine-tuning runs."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from prunecli.choices import (
     DeviceName,
     OptimizerName,
+    Precision,
     PruneSchedule,
     Recovery,
     ScheduleName,
@@ -129,6 +130,10 @@ class TrainConfig:
     Attributes:
         epochs: passes over the training data; 0 trains nothing.
         lr: peak learning rate; `None` takes the optimizer's default here.
+        distill: part of the loss that is the distance to the original's outputs, 0-1; `None`
+            takes what suits the task.
+        temperature: divides the outputs before they are compared as distributions.
+        precision: of forward and backward passes.
     """
 
     epochs: float = 1
@@ -140,9 +145,22 @@ class TrainConfig:
     momentum: float = 0.9
     seed: int = 0
     device: DeviceName = DeviceName.AUTO
+    distill: float | None = None
+    temperature: float = 4.0
+    precision: Precision = Precision.FP32
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
+        if self.distill is not None and not 0 <= self.distill <= 1:
+            raise ConfigError(
+                f"--distill: a share from 0 to 1 is needed, got {self.distill:g}",
+                "0 learns from labels alone, 1 from the original alone",
+            )
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ConfigError(
+                f"--temperature: a positive number is needed, got {self.temperature:g}",
+                "e.g. --temperature 4",
+            )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from prunecli.choices import DeviceName, OptimizerName, Recovery, ScheduleName, Storage
+from prunecli.choices import (
+    DeviceName,
+    OptimizerName,
+    Precision,
+    Recovery,
+    ScheduleName,
+    Storage,
+)
 
 TRAINING, OUTPUT = "Fine-tuning", "Output"
 
@@ -50,6 +57,33 @@ LrSchedule = Annotated[
     ScheduleName,
     typer.Option(
         "--lr-schedule", help="How the learning rate goes to 0.", rich_help_panel=TRAINING
+    ),
+]
+Distill = Annotated[
+    float | None,
+    typer.Option(
+        "--distill",
+        metavar="SHARE",
+        help="Part of the loss that is the distance to the original's outputs, 0 to 1; the rest "
+        "is the loss on the labels. Left out: 0.9 for classes, 0 for numbers.",
+        rich_help_panel=TRAINING,
+    ),
+]
+Temperature = Annotated[
+    float,
+    typer.Option(
+        metavar="T",
+        help="Divides the outputs in that distance; the larger, the more counts what the "
+        "original says about unlikely classes.",
+        rich_help_panel=TRAINING,
+    ),
+]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        "--precision",
+        help="Numbers that training computes with; bf16 is faster where the processor has it.",
+        rich_help_panel=TRAINING,
     ),
 ]
 Seed = Annotated[

@@ -102,6 +102,10 @@ def analysed(state: State) -> tuple[State, Analysis]:
 
 def owned(state: State) -> State:
     """The state with a network of its own, so that training or masking it leaves others alone."""
+    return replace(state, captured=replace(state.captured, network=copied(state.network)))
+
+
+def copied(network: fx.GraphModule) -> fx.GraphModule:
+    """The same network in memory of its own."""
     with quiet_export():
-        network = copy.deepcopy(state.network)
-    return replace(state, captured=replace(state.captured, network=network))
+        return copy.deepcopy(network)

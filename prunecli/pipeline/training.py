@@ -6,7 +6,7 @@ Stage: pipeline. In: a state with a network of its own. Out: the state with trai
 from dataclasses import replace
 
 from prunecli.pipeline.job import Job
-from prunecli.pipeline.state import State
+from prunecli.pipeline.state import State, copied
 from prunecli.recovery import finetune
 from prunecli.recovery.companion import Companion
 from prunecli.recovery.densify import DenseAtEnd
@@ -54,6 +54,7 @@ def train(
             job.prepared.data,
             job.config.train,
             job.reporter,
+            teacher=copied(job.prepared.captured.network),
             companion=companion,
             epochs=epochs,
             seed_offset=offset,

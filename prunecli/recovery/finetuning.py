@@ -20,13 +20,14 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from prunecli.config import TrainConfig
-from prunecli.data import DataSet, batches, loss_of
+from prunecli.data import DataSet, batches
 from prunecli.errors import ConfigError, TrainingError
 from prunecli.progress import Reporter
 from prunecli.recovery.augment import Augmentation, augmentation_for
 from prunecli.recovery.companion import Companion, Setting, State, chain
 from prunecli.recovery.conditions import repeatable, within_memory
 from prunecli.recovery.mode import training_mode
+from prunecli.recovery.objective import Objective, objective_for
 from prunecli.recovery.optimizer import (
     check_training,
     lr_at,
@@ -36,12 +37,12 @@ from prunecli.recovery.optimizer import (
 )
 from prunecli.recovery.pace import Pace, pace_of
 from prunecli.recovery.placement import Placement, choose_device, placed
+from prunecli.recovery.precision import forward_in
 from prunecli.recovery.records import Epoch, TrainResult, epoch_line
 from prunecli.recovery.resting import at_rest
 from prunecli.recovery.scoring import (
     MetricName,
     at_least_as_good,
-    forward,
     metric_for,
     score_placed,
 )
@@ -65,6 +66,7 @@ class _Job:
     augmentation: Augmentation | None
     prepare: Callable[[Tensor], Tensor]
     pace: Pace
+    objective: Objective
     companion: Companion
     title: str
 
@@ -75,6 +77,7 @@ def finetune(
     config: TrainConfig,
     reporter: Reporter,
     *,
+    teacher: GraphModule | None = None,
     companion: Companion | None = None,
     epochs: float | None = None,
     seed_offset: int = 0,
@@ -86,6 +89,8 @@ def finetune(
     kept.
 
     Args:
+        teacher: the original network, to learn from its outputs (see `objective`); it must share
+            no memory with `network`.
         companion: what accompanies every step.
         epochs: instead of `config.epochs`; may end within an epoch, after the nearest whole
             number of steps, but never before the first.
@@ -110,6 +115,7 @@ def finetune(
         placed(network, device) as placement,
         repeatable(config.seed, device),
         within_memory(f"{title}: a batch of {pace.batch}", device),
+        objective_for(data.task, config, teacher, device) as objective,
     ):
         job = _Job(
             network=network,
@@ -121,6 +127,7 @@ def finetune(
             augmentation=augmentation,
             prepare=_preparation(data, augmentation),
             pace=pace,
+            objective=objective,
             companion=chain() if companion is None else companion,
             title=title,
         )
@@ -214,17 +221,17 @@ def _epoch(job: _Job, number: int, generator: torch.Generator) -> Epoch:
 
 
 def _step(job: _Job, step: int, inputs: Tensor, targets: Tensor) -> float:
-    """One update; returns the loss on the data before it."""
+    """One update; returns the loss on the targets before it."""
     job.optimizer.zero_grad()
-    outputs = forward(job.network, inputs, job.placement)
-    loss = loss_of(job.data.task, outputs, targets)
+    outputs = forward_in(job.config.precision, job.network, inputs, job.placement)
+    wanted, loss = job.objective(inputs, outputs, targets)
     penalty = job.companion.penalty()
-    total = loss if penalty is None else loss + penalty
+    total = wanted if penalty is None else wanted + penalty
     total.backward()  # type: ignore[no-untyped-call]
     job.companion.before_step(step, job.pace.steps)
     job.optimizer.step()
     job.companion.after_step(step, job.pace.steps)
-    return loss.item()
+    return loss.item() if math.isfinite(total.item()) else math.nan
 
 
 def _score(job: _Job) -> float:
@@ -259,6 +266,8 @@ def _notes(job: _Job, curve: list[Epoch], best_epoch: int) -> tuple[str, ...]:
         notes.append(f"training images are changed by: {job.augmentation.words}")
     elif job.data.preprocess.image:
         notes.append("training images are used as they are; only colour images are changed")
+    if job.objective.words is not None:
+        notes.append(job.objective.words)
     left_out = len(job.data.train) - job.pace.used
     if left_out:
         notes.append(
