@@ -4,10 +4,10 @@
     python benchmarks/strategies.py --filter weight --json s.json     some of them
     python benchmarks/strategies.py --json strategies.json --resume   go on where that stopped
 
-ResNet-20 on CIFAR-10, 2 epochs in all, the same seed. Each row is one `prunecli prune` in a process
-of its own; its figures are read from the report that this writes, so they were measured on the
-exported file. Where masks were used, the zeros in the file are counted again here, from the
-values that onnxruntime computes with. Exit code 1 if a run failed.
+ResNet-20 on CIFAR-10, 2 epochs in all (in bfloat16), the same seed. Each row is one
+`prunecli prune` in a process of its own; its figures are read from the report that this writes, so
+they were measured on the exported file. Where masks were used, the zeros in the file are counted
+again here, from the values that onnxruntime computes with. Exit code 1 if a run failed.
 """
 
 import argparse
@@ -58,6 +58,8 @@ def runs() -> Iterator[tuple[str, tuple[str, ...]]]:
         flags = ("--strategy", "weight", "--weight-sparsity", sparsity)
         yield f"weight {sparsity}", flags
     yield "weight 2:4", ("--strategy", "weight", "--pattern", "2:4")
+    yield "structured l2, labels alone", ("--distill", "0", *HALF)
+    yield "weight 80%, labels alone", ("--strategy", "weight", "--distill", "0")
     for strategy in (Strategy.STRUCTURED, Strategy.NEURON):
         for criterion in CRITERIA[strategy]:
             flags = ("--strategy", strategy.value, "--criterion", criterion.value, *HALF)
@@ -143,7 +145,8 @@ def _run(name: str, flags: tuple[str, ...], options: argparse.Namespace) -> Row 
             *("--model", f"{shared / 'models' / 'cifar_resnet.py'}:resnet20"),
             *("--data", str(shared / "data" / "cifar10")),
             *("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"),
-            *("--epochs", EPOCHS, "--seed", "0", "-q", "--json", "-o", str(onnx)),
+            *("--epochs", EPOCHS, "--precision", "bf16", "--seed", "0"),
+            *("-q", "--json", "-o", str(onnx)),
             *flags,
         ]
         done = subprocess.run(command, capture_output=True, text=True)

@@ -170,7 +170,7 @@ def prune(
     recover: running.Recover = Recovery.RECONSTRUCT,
     epochs: running.Epochs = 1.0,
     lr: running.LearningRate = None,
-    batch_size: running.BatchSize = 128,
+    batch_size: running.BatchSize = 32,
     optimizer: running.Optimizer = OptimizerName.SGD,
     lr_schedule: running.LrSchedule = ScheduleName.ONE_CYCLE,
     distill: running.Distill = None,

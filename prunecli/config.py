@@ -138,7 +138,7 @@ class TrainConfig:
 
     epochs: float = 1
     lr: float | None = None
-    batch_size: int = 128
+    batch_size: int = 32
     optimizer: OptimizerName = OptimizerName.SGD
     schedule: ScheduleName = ScheduleName.ONE_CYCLE
     weight_decay: float = 5e-4

@@ -155,7 +155,7 @@ def test_training_equals_a_loop_written_by_hand() -> None:
         pytest.param(
             lambda: captured(perceptron(), 6),
             table(),
-            TrainConfig(epochs=3, batch_size=8),
+            TrainConfig(epochs=3, lr=0.04, batch_size=8),
             [1.2607878971099853, 0.6524040365219116, 0.6390093803405762],
             [0.25, 0.675, 0.775, 0.775],
             26.309038759209216,
@@ -164,7 +164,7 @@ def test_training_equals_a_loop_written_by_hand() -> None:
         pytest.param(
             lambda: captured(perceptron(), 6),
             table(49),
-            TrainConfig(epochs=2, batch_size=16, optimizer=ADAMW, seed=5),
+            TrainConfig(epochs=2, lr=2e-3, batch_size=16, optimizer=ADAMW, seed=5),
             [1.5482329527537029, 1.515610893567403],
             [0.25, 0.3, 0.3],
             9.897560733137652,
@@ -333,7 +333,7 @@ def test_regression_brings_the_mean_squared_error_down() -> None:
     )
     network = captured(perceptron(outputs=1), 6)
     difference = network(data.choose.inputs)[:, 0].detach() - data.choose.targets
-    result = finetune(network, data, TrainConfig(epochs=5, batch_size=8), SilentReporter())
+    result = finetune(network, data, TrainConfig(epochs=5, lr=0.04, batch_size=8), SilentReporter())
     assert result.metric is MetricName.MSE
     assert result.start == pytest.approx(float((difference**2).sum() / 40), rel=1e-5)
     assert result.curve[-1].score < result.start / 2

@@ -13,8 +13,11 @@ from prunecli.choices import OptimizerName, ScheduleName
 from prunecli.config import TrainConfig
 from prunecli.errors import ConfigError, ModelError
 
-DEFAULT_LR = {OptimizerName.SGD: 0.04, OptimizerName.ADAMW: 2e-3}
-"""Peak learning rates for fine-tuning a network that has just lost a part of itself."""
+DEFAULT_LR = {OptimizerName.SGD: 0.01, OptimizerName.ADAMW: 1e-3}
+"""Peak learning rates for fine-tuning a network that has just lost a part of itself, in batches of
+`LR_BATCH`."""
+
+LR_BATCH = 32
 
 WARM_UP = 0.1
 """Share of all steps in which a one-cycle schedule rises to the peak."""
@@ -40,19 +43,25 @@ def check_training(config: TrainConfig, epochs: float | None = None) -> float:
     if config.batch_size < 1:
         raise ConfigError(
             f"--batch-size: at least 1 is needed, got {config.batch_size}",
-            "for example --batch-size 128",
+            "for example --batch-size 32",
         )
     if config.lr is not None and not (math.isfinite(config.lr) and config.lr > 0):
         raise ConfigError(
             f"--lr: a positive number is needed, got {config.lr:g}",
-            f"leave --lr out for {DEFAULT_LR[config.optimizer]:g}",
+            f"leave --lr out for {default_lr(config):g}",
         )
     return epochs
 
 
 def peak_lr(config: TrainConfig) -> float:
     """The largest rate of the run."""
-    return DEFAULT_LR[config.optimizer] if config.lr is None else config.lr
+    return default_lr(config) if config.lr is None else config.lr
+
+
+def default_lr(config: TrainConfig) -> float:
+    """Grows with the square root of the batch, as the noise of its gradient falls (Krizhevsky 2014,
+    arXiv:1404.5997; Malladi et al. 2022, arXiv:2205.10287, for Adam)."""
+    return DEFAULT_LR[config.optimizer] * math.sqrt(config.batch_size / LR_BATCH)
 
 
 def lr_at(step: int, steps: int, peak: float, schedule: ScheduleName) -> float:
