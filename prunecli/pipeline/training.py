@@ -5,9 +5,11 @@ Stage: pipeline. In: a state with a network of its own. Out: the state with trai
 
 from dataclasses import replace
 
+from prunecli.choices import Strategy
+from prunecli.config import TrainConfig
 from prunecli.pipeline.job import Job
 from prunecli.pipeline.state import State, copied
-from prunecli.recovery import finetune
+from prunecli.recovery import default_lr, finetune
 from prunecli.recovery.companion import Companion
 from prunecli.recovery.densify import DenseAtEnd
 from prunecli.recovery.masking import KeepMasks
@@ -52,7 +54,7 @@ def train(
         result = finetune(
             state.network,
             job.prepared.data,
-            job.config.train,
+            _config(job),
             job.reporter,
             teacher=copied(job.prepared.captured.network),
             companion=companion,
@@ -77,3 +79,12 @@ def train(
         said = ledger.report.notes
         ledger.remark(*(note for note in result.notes if note not in said))
     return replace(state, trained=True)
+
+
+def _config(job: Job) -> TrainConfig:
+    """As it was asked for, with the rate that suits what goes."""
+    config = job.config.train
+    if config.lr is not None:
+        return config
+    masked = Strategy.WEIGHT in job.config.removal.strategies
+    return replace(config, lr=default_lr(config, masked=masked))

@@ -6,7 +6,7 @@ from prunecli.recovery.finetuning import finetune
 from prunecli.recovery.gradual import Gradual
 from prunecli.recovery.masking import KeepMasks, Masks
 from prunecli.recovery.mode import set_training, training_mode
-from prunecli.recovery.optimizer import check_training
+from prunecli.recovery.optimizer import check_training, default_lr
 from prunecli.recovery.penalties import Penalised, SparseTraining
 from prunecli.recovery.placement import choose_device
 from prunecli.recovery.reconstruction import affordable, reconstruct
@@ -29,6 +29,7 @@ __all__ = [
     "chain",
     "check_training",
     "choose_device",
+    "default_lr",
     "finetune",
     "reconstruct",
     "score",

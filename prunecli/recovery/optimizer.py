@@ -19,6 +19,10 @@ DEFAULT_LR = {OptimizerName.SGD: 0.01, OptimizerName.ADAMW: 1e-3}
 
 LR_BATCH = 32
 
+MASKED = 2.0
+"""Times the rate where single weights are masked. Measured on ResNet-20, 2 epochs: at 0.01 and 0.02
+80% masked ended with 86.6% and 87.0%, half of the MACs in fewer channels with 86.2% and 85.3%."""
+
 WARM_UP = 0.1
 """Share of all steps in which a one-cycle schedule rises to the peak."""
 
@@ -58,10 +62,11 @@ def peak_lr(config: TrainConfig) -> float:
     return default_lr(config) if config.lr is None else config.lr
 
 
-def default_lr(config: TrainConfig) -> float:
+def default_lr(config: TrainConfig, *, masked: bool = False) -> float:
     """Grows with the square root of the batch, as the noise of its gradient falls (Krizhevsky 2014,
     arXiv:1404.5997; Malladi et al. 2022, arXiv:2205.10287, for Adam)."""
-    return DEFAULT_LR[config.optimizer] * math.sqrt(config.batch_size / LR_BATCH)
+    factor = MASKED if masked else 1.0
+    return factor * DEFAULT_LR[config.optimizer] * math.sqrt(config.batch_size / LR_BATCH)
 
 
 def lr_at(step: int, steps: int, peak: float, schedule: ScheduleName) -> float:

@@ -4,7 +4,7 @@ import pytest
 
 from prunecli.choices import OptimizerName
 from prunecli.config import TrainConfig
-from prunecli.recovery.optimizer import peak_lr
+from prunecli.recovery.optimizer import default_lr, peak_lr
 
 
 @pytest.mark.parametrize(("batch", "factor"), [(32, 1.0), (8, 0.5), (128, 2.0)])
@@ -16,3 +16,8 @@ def test_the_default_rate_follows_the_root_of_the_batch(batch: int, factor: floa
 
 def test_a_given_rate_is_taken_as_it_is() -> None:
     assert peak_lr(TrainConfig(lr=0.3, batch_size=7)) == 0.3
+
+
+def test_masked_networks_take_twice_the_rate() -> None:
+    config = TrainConfig()
+    assert default_lr(config, masked=True) == 2 * default_lr(config)
