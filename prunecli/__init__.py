@@ -11,11 +11,12 @@ torch; the first use of `prune` or `inspect` does.
 from typing import TYPE_CHECKING, Any
 
 from prunecli.choices import Criterion
-from prunecli.config import DataConfig, MeasureConfig, ModelConfig, RunConfig, TrainConfig
+from prunecli.config import DataConfig, MeasureConfig, ModelConfig, RunConfig
 from prunecli.errors import PrunecliError
 from prunecli.parsing import parse_ratio, parse_target
 from prunecli.progress import make_reporter
 from prunecli.removal import Removal, Target, UnitsWanted
+from prunecli.tuning import TrainConfig
 
 if TYPE_CHECKING:
     from prunecli.pipeline import inspect, prune

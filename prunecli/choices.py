@@ -89,10 +89,16 @@ class Recovery(StrEnum):
 
 
 class OptimizerName(StrEnum):
-    """Optimizers for fine-tuning."""
+    """Optimizers for fine-tuning whose rate was chosen here; the name of any other class in
+    `torch.optim` is good too."""
 
     SGD = "sgd"
+    MOMENTUM = "momentum"
+    NESTEROV = "nesterov"
+    ADAM = "adam"
     ADAMW = "adamw"
+    RMSPROP = "rmsprop"
+    ADAGRAD = "adagrad"
 
 
 class ScheduleName(StrEnum):
@@ -100,6 +106,17 @@ class ScheduleName(StrEnum):
 
     ONE_CYCLE = "one-cycle"
     COSINE = "cosine"
+    LINEAR = "linear"
+    CONSTANT = "constant"
+    STEP = "step"
+    EXPONENTIAL = "exponential"
+
+
+class TrainScope(StrEnum):
+    """Which layers fine-tuning changes, unless patterns name them."""
+
+    ALL = "all"
+    LOCAL = "local"
 
 
 class Precision(StrEnum):

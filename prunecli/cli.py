@@ -24,6 +24,7 @@ from prunecli.choices import (
     Recovery,
     ScheduleName,
     Storage,
+    TrainScope,
 )
 from prunecli.config import (
     DataConfig,
@@ -31,7 +32,6 @@ from prunecli.config import (
     ModelConfig,
     RestoreConfig,
     RunConfig,
-    TrainConfig,
 )
 from prunecli.errors import ConfigError, PrunecliError
 from prunecli.options import given, removing, running
@@ -42,6 +42,7 @@ from prunecli.parsing import (
     parse_shape,
 )
 from prunecli.progress import make_reporter
+from prunecli.tuning import TrainConfig
 from prunecli.wishes import RemovalFlags, read_removal
 
 FELL_SHORT = 1
@@ -171,8 +172,19 @@ def prune(
     epochs: running.Epochs = 1.0,
     lr: running.LearningRate = None,
     batch_size: running.BatchSize = 32,
-    optimizer: running.Optimizer = OptimizerName.SGD,
+    optimizer: running.Optimizer = OptimizerName.NESTEROV.value,
+    momentum: running.Momentum = None,
+    weight_decay: running.WeightDecay = 5e-4,
+    l1_decay: running.L1Decay = 0.0,
+    clip: running.Clip = None,
+    layer_decay: running.LayerDecay = 1.0,
+    train_scope: running.TrainScopeOption = TrainScope.ALL.value,
     lr_schedule: running.LrSchedule = ScheduleName.ONE_CYCLE,
+    warm_up: running.WarmUp = None,
+    lr_decay: running.LrDecay = None,
+    lr_every: running.LrEvery = None,
+    staircase: running.Staircase = False,
+    label_smoothing: running.LabelSmoothing = 0.0,
     distill: running.Distill = None,
     temperature: running.Temperature = 4.0,
     precision: running.PrecisionOption = Precision.FP32,
@@ -209,8 +221,19 @@ def prune(
             batch_size,
             optimizer,
             lr_schedule,
-            seed=seed,
-            device=device,
+            weight_decay,
+            momentum,
+            seed,
+            device,
+            warm_up=warm_up,
+            decay=lr_decay,
+            every=lr_every,
+            staircase=staircase,
+            l1=l1_decay,
+            clip=clip,
+            layer_decay=layer_decay,
+            scope=train_scope,
+            label_smoothing=label_smoothing,
             distill=distill,
             temperature=temperature,
             precision=precision,

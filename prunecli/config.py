@@ -9,30 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prunecli.choices import (
-    DeviceName,
-    OptimizerName,
-    Precision,
-    PruneSchedule,
-    Recovery,
-    ScheduleName,
-    Storage,
-)
+from prunecli.choices import PruneSchedule, Recovery, Storage
 from prunecli.errors import ConfigError
 from prunecli.removal import Removal
-
-LARGEST_SEED = 2**32 - 1
-"""All generators in use take this."""
+from prunecli.tuning import TrainConfig, check_seed
 
 
 def _check_whole(flag: str, value: int, least: int) -> None:
     if value < least:
         raise ConfigError(f"{flag}: at least {least} is needed, got {value}", f"e.g. {flag} 1")
-
-
-def _check_seed(seed: int) -> None:
-    if not 0 <= seed <= LARGEST_SEED:
-        raise ConfigError(f"--seed: 0 to {LARGEST_SEED} is needed, got {seed}", "e.g. --seed 0")
 
 
 @dataclass(frozen=True)
@@ -120,47 +105,7 @@ class DataConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_seed(self.seed)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How the pruned network is fine-tuned.
-
-    Attributes:
-        epochs: passes over the training data; 0 trains nothing.
-        lr: peak learning rate; `None` takes the optimizer's default here.
-        distill: part of the loss that is the distance to the original's outputs, 0-1; `None`
-            takes what suits the task.
-        temperature: divides the outputs before they are compared as distributions.
-        precision: of forward and backward passes.
-    """
-
-    epochs: float = 1
-    lr: float | None = None
-    batch_size: int = 32
-    optimizer: OptimizerName = OptimizerName.SGD
-    schedule: ScheduleName = ScheduleName.ONE_CYCLE
-    weight_decay: float = 5e-4
-    momentum: float = 0.9
-    seed: int = 0
-    device: DeviceName = DeviceName.AUTO
-    distill: float | None = None
-    temperature: float = 4.0
-    precision: Precision = Precision.FP32
-
-    def __post_init__(self) -> None:
-        _check_seed(self.seed)
-        if self.distill is not None and not 0 <= self.distill <= 1:
-            raise ConfigError(
-                f"--distill: a share from 0 to 1 is needed, got {self.distill:g}",
-                "0 learns from labels alone, 1 from the original alone",
-            )
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise ConfigError(
-                f"--temperature: a positive number is needed, got {self.temperature:g}",
-                "e.g. --temperature 4",
-            )
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)

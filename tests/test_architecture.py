@@ -19,7 +19,7 @@ PACKAGE = ROOT / "prunecli"
 LAYERS = (
     ("errors", "records"),
     ("choices", "shares"),
-    ("timing",),
+    ("timing", "tuning"),
     ("removal",),
     ("config",),
     ("parsing", "files", "progress", "compat", "runtime"),

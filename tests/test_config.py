@@ -8,9 +8,10 @@ import pytest
 
 import prunecli
 from prunecli.choices import Quantity
-from prunecli.config import DataConfig, MeasureConfig, ModelConfig, RunConfig, TrainConfig
+from prunecli.config import DataConfig, MeasureConfig, ModelConfig, RunConfig
 from prunecli.errors import ConfigError
 from prunecli.removal import Removal, Target, UnitsWanted
+from prunecli.tuning import TrainConfig
 
 HALF = Target(Quantity.MACS, 0.5, None, "50%")
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from prunecli.choices import Criterion, Curve, PruneSchedule, Quantity, Scope, Strategy
-from prunecli.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from prunecli.config import DataConfig, ModelConfig, RunConfig
 from prunecli.errors import ConfigError
 from prunecli.records import from_plain, to_plain
 from prunecli.removal import (
@@ -20,6 +20,7 @@ from prunecli.removal import (
     WeightsWanted,
     fits,
 )
+from prunecli.tuning import TrainConfig
 from prunecli.wishes import RemovalFlags, read_removal
 
 

@@ -10,8 +10,12 @@ from prunecli.data.records import Task
 from prunecli.errors import ModelError
 
 
-def loss_of(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
+def loss_of(task: Task, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
     """Mean cross entropy over `(B, classes)` and `(B,)`, or mean squared error. A scalar.
+
+    Args:
+        smoothing: share of each label that is spread over all classes (Szegedy et al. 2016,
+            arXiv:1512.00567); means nothing to numbers.
 
     Raises:
         ModelError: the outputs do not fit the task.
@@ -19,7 +23,7 @@ def loss_of(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
     wanted = fitted_targets(task, outputs, targets)
     if task is Task.REGRESSION:
         return F.mse_loss(outputs, wanted)
-    return F.cross_entropy(outputs, wanted)
+    return F.cross_entropy(outputs, wanted, label_smoothing=smoothing)
 
 
 def fitted_targets(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:

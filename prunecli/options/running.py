@@ -50,13 +50,92 @@ BatchSize = Annotated[
     typer.Option(metavar="N", help="Examples of each step.", rich_help_panel=TRAINING),
 ]
 Optimizer = Annotated[
-    OptimizerName,
-    typer.Option(help="How the weights are changed.", rich_help_panel=TRAINING),
+    str,
+    typer.Option(
+        metavar="NAME",
+        help=f"{', '.join(OptimizerName)}, or any other class of torch.optim.",
+        rich_help_panel=TRAINING,
+    ),
+]
+Momentum = Annotated[
+    float | None,
+    typer.Option(metavar="F", help="Left out: 0.9, where it has any.", rich_help_panel=TRAINING),
+]
+WeightDecay = Annotated[
+    float,
+    typer.Option(metavar="F", help="L2 decay; none on norms and biases.", rich_help_panel=TRAINING),
+]
+L1Decay = Annotated[
+    float,
+    typer.Option(metavar="F", help="L1 decay; none on norms and biases.", rich_help_panel=TRAINING),
+]
+Clip = Annotated[
+    float | None,
+    typer.Option(
+        metavar="F", help="Largest norm of all gradients together.", rich_help_panel=TRAINING
+    ),
+]
+LayerDecay = Annotated[
+    float,
+    typer.Option(
+        metavar="F",
+        help="Factor of the learning rate from each layer to the one before it.",
+        rich_help_panel=TRAINING,
+    ),
+]
+TrainScopeOption = Annotated[
+    str,
+    typer.Option(
+        "--train-scope",
+        metavar="all|local|PATTERN,...",
+        help="What is changed: all layers, those that lost something or read from one that did "
+        "(local), or those that match patterns.",
+        rich_help_panel=TRAINING,
+    ),
+]
+LabelSmoothing = Annotated[
+    float,
+    typer.Option(
+        metavar="SHARE",
+        help="Part of each label that is spread over all classes.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 LrSchedule = Annotated[
     ScheduleName,
+    typer.Option("--lr-schedule", help="How the learning rate changes.", rich_help_panel=TRAINING),
+]
+WarmUp = Annotated[
+    float | None,
     typer.Option(
-        "--lr-schedule", help="How the learning rate goes to 0.", rich_help_panel=TRAINING
+        metavar="SHARE",
+        help="Part of the training in which the rate first rises. Left out: 0.1 for one-cycle, "
+        "0 for others.",
+        rich_help_panel=TRAINING,
+    ),
+]
+LrDecay = Annotated[
+    float | None,
+    typer.Option(
+        metavar="F",
+        help="Factor of the schedules step and exponential. Left out: 0.1.",
+        rich_help_panel=TRAINING,
+    ),
+]
+LrEvery = Annotated[
+    float | None,
+    typer.Option(
+        metavar="EPOCHS",
+        help="When it has been applied once. Left out: a third of the training.",
+        rich_help_panel=TRAINING,
+    ),
+]
+Staircase = Annotated[
+    bool,
+    typer.Option(
+        "--staircase",
+        help="With exponential: all at once, not little by little.",
+        rich_help_panel=TRAINING,
     ),
 ]
 Distill = Annotated[

@@ -6,31 +6,33 @@ Stage: pipeline. In: an analysis, or the states of a run. Out: rows in the ledge
 from torch import Tensor
 
 from prunecli.choices import UNIT_STRATEGIES, Quantity
+from prunecli.config import RunConfig
 from prunecli.graph.capture import Captured
 from prunecli.graph.coupling import Coupling, layer_of
 from prunecli.pipeline.job import Job
 from prunecli.pipeline.ledger import Ledger
 from prunecli.pipeline.state import Analysis, State
-from prunecli.removal import Removal
 from prunecli.report import record
 from prunecli.report.advice import advice, source_line
 from prunecli.report.removed import FrozenRow, GroupRow
-from prunecli.selection.matching import check_patterns
+from prunecli.selection.matching import check_names, check_patterns
 
 CLOSE_SHARE = 0.02
 """A result further below the target than this share of the original is pointed out."""
 
 
-def check_flags(removal: Removal, captured: Captured, found: Analysis, ledger: Ledger) -> None:
+def check_flags(config: RunConfig, captured: Captured, found: Analysis, ledger: Ledger) -> None:
     """Note what is frozen, and refuse patterns that name no layer.
 
     Raises:
         ConfigError: such a pattern.
     """
+    removal = config.removal
     if set(removal.strategies) & set(UNIT_STRATEGIES):
         ledger.note(frozen=frozen_rows(captured, found.coupling))
     layers = dict.fromkeys(layer_of(name) for name, _ in captured.network.named_parameters())
     check_patterns(removal.choosing, tuple(layers))
+    check_names("--train-scope", config.train.patterns, tuple(layers))
 
 
 def frozen_rows(captured: Captured, coupling: Coupling) -> tuple[FrozenRow, ...]:

@@ -85,7 +85,7 @@ def begin(
     with ledger.stage("analyse"), reporter.step("analysing the network"):
         found = analyse(prepared.captured)
         cost = whole(found)
-        check_flags(config.removal, prepared.captured, found, ledger)
+        check_flags(config, prepared.captured, found, ledger)
     job = Job(config, prepared, ledger, reporter, cost)
     return job, State(prepared.captured, cost, analysis=found)
 

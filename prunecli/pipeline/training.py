@@ -6,14 +6,15 @@ Stage: pipeline. In: a state with a network of its own. Out: the state with trai
 from dataclasses import replace
 
 from prunecli.choices import Strategy
-from prunecli.config import TrainConfig
 from prunecli.pipeline.job import Job
+from prunecli.pipeline.scope import parameters_to_train
 from prunecli.pipeline.state import State, copied
 from prunecli.recovery import default_lr, finetune
 from prunecli.recovery.companion import Companion
 from prunecli.recovery.densify import DenseAtEnd
 from prunecli.recovery.masking import KeepMasks
 from prunecli.report import record
+from prunecli.tuning import TrainConfig
 
 
 def train_to_the_end(
@@ -56,6 +57,7 @@ def train(
             job.prepared.data,
             _config(job),
             job.reporter,
+            only=parameters_to_train(job, state),
             teacher=copied(job.prepared.captured.network),
             companion=companion,
             epochs=epochs,

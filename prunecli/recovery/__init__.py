@@ -6,9 +6,10 @@ from prunecli.recovery.finetuning import finetune
 from prunecli.recovery.gradual import Gradual
 from prunecli.recovery.masking import KeepMasks, Masks
 from prunecli.recovery.mode import set_training, training_mode
-from prunecli.recovery.optimizer import check_training, default_lr
+from prunecli.recovery.optimizer import check_training
 from prunecli.recovery.penalties import Penalised, SparseTraining
 from prunecli.recovery.placement import choose_device
+from prunecli.recovery.rates import default_lr
 from prunecli.recovery.reconstruction import affordable, reconstruct
 from prunecli.recovery.records import Epoch, TrainResult
 from prunecli.recovery.scoring import MetricName, score

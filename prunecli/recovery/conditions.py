@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from prunecli.errors import ConfigError
 
@@ -23,6 +24,21 @@ def repeatable(seed: int, device: torch.device) -> Iterator[None]:
     ):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def gradients_for(network: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Inside the block there are gradients for what the optimizer changes; after it, none."""
+    changed = {item for group in optimizer.param_groups for item in group["params"]}
+    frozen = [item for item in network.parameters() if item.requires_grad and item not in changed]
+    for item in frozen:
+        item.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for item in frozen:
+            item.requires_grad_(True)
+        network.zero_grad()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ generator, augmentation and dropout from the global one, seeded inside a fork.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,25 +19,20 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from prunecli.config import TrainConfig
 from prunecli.data import DataSet, batches
 from prunecli.errors import ConfigError, TrainingError
 from prunecli.progress import Reporter
 from prunecli.recovery.augment import Augmentation, augmentation_for
 from prunecli.recovery.companion import Companion, Setting, State, chain
-from prunecli.recovery.conditions import repeatable, within_memory
+from prunecli.recovery.conditions import gradients_for, repeatable, within_memory
 from prunecli.recovery.mode import training_mode
 from prunecli.recovery.objective import Objective, objective_for
-from prunecli.recovery.optimizer import (
-    check_training,
-    lr_at,
-    make_optimizer,
-    peak_lr,
-    set_lr,
-)
+from prunecli.recovery.optimizer import check_training, make_optimizer, set_lr
 from prunecli.recovery.pace import Pace, pace_of
 from prunecli.recovery.placement import Placement, choose_device, placed
 from prunecli.recovery.precision import forward_in
+from prunecli.recovery.pulls import pull
+from prunecli.recovery.rates import rates_of
 from prunecli.recovery.records import Epoch, TrainResult, epoch_line
 from prunecli.recovery.resting import at_rest
 from prunecli.recovery.scoring import (
@@ -46,6 +41,7 @@ from prunecli.recovery.scoring import (
     metric_for,
     score_placed,
 )
+from prunecli.tuning import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,6 @@ class _Job:
     """Everything that stays the same during a run.
 
     Attributes:
-        prepare: stored training batch to model input, changed at random on the way.
         title: what is being done, for progress and errors.
     """
 
@@ -64,11 +59,15 @@ class _Job:
     placement: Placement
     optimizer: torch.optim.Optimizer
     augmentation: Augmentation | None
-    prepare: Callable[[Tensor], Tensor]
     pace: Pace
     objective: Objective
     companion: Companion
     title: str
+
+    def prepare(self, stored: Tensor) -> Tensor:
+        """A stored training batch as model input, changed at random on the way."""
+        change = self.augmentation
+        return self.data.preprocess(stored if change is None else change.change(stored))
 
 
 def finetune(
@@ -78,6 +77,7 @@ def finetune(
     reporter: Reporter,
     *,
     teacher: GraphModule | None = None,
+    only: Collection[str] | None = None,
     companion: Companion | None = None,
     epochs: float | None = None,
     seed_offset: int = 0,
@@ -85,12 +85,12 @@ def finetune(
 ) -> TrainResult:
     """Train `network` in place; it ends in evaluation mode with the best weights seen.
 
-    Only weights that `companion` counts can be the best ones; where it counts none, the last are
-    kept.
+    The best are among those that `companion` counts; where it counts none, the last are kept.
 
     Args:
         teacher: the original network, to learn from its outputs (see `objective`); it must share
             no memory with `network`.
+        only: names of the parameters that change; all others stay as they are.
         companion: what accompanies every step.
         epochs: instead of `config.epochs`; may end within an epoch, after the nearest whole
             number of steps, but never before the first.
@@ -103,45 +103,33 @@ def finetune(
         TrainingError: the loss or the outputs are no longer finite.
     """
     epochs = check_training(config, epochs)
-    metric = metric_for(data.task)
     if epochs == 0:
-        _check_untrained(title, companion)
-        return TrainResult((), None, 0, metric, ("nothing was trained (0 epochs)",))
+        return _untrained(data, companion, title)
     config = replace(config, seed=(config.seed + seed_offset) % 2**32)
     device = choose_device(config.device)
     pace = pace_of(network, data, config, epochs)
-    augmentation = augmentation_for(data)
     with (
         placed(network, device) as placement,
         repeatable(config.seed, device),
         within_memory(f"{title}: a batch of {pace.batch}", device),
         objective_for(data.task, config, teacher, device) as objective,
     ):
+        optimizer = make_optimizer(network, config, only)
         job = _Job(
             network=network,
             data=data,
             config=config,
             reporter=reporter,
             placement=placement,
-            optimizer=make_optimizer(network, config),
-            augmentation=augmentation,
-            prepare=_preparation(data, augmentation),
+            optimizer=optimizer,
+            augmentation=augmentation_for(data),
             pace=pace,
             objective=objective,
             companion=chain() if companion is None else companion,
             title=title,
         )
-        try:
-            return _run(job, metric)
-        finally:
-            network.zero_grad()
-
-
-def _preparation(data: DataSet, augmentation: Augmentation | None) -> Callable[[Tensor], Tensor]:
-    if augmentation is None:
-        return data.preprocess
-    change = augmentation.change
-    return lambda stored: data.preprocess(change(stored))
+        with gradients_for(network, optimizer):
+            return _run(job)
 
 
 @dataclass(frozen=True)
@@ -154,7 +142,8 @@ class _Best:
     state: State
 
 
-def _run(job: _Job, metric: MetricName) -> TrainResult:
+def _run(job: _Job) -> TrainResult:
+    metric = metric_for(job.data.task)
     order = torch.Generator().manual_seed(job.config.seed)
     rest = partial(at_rest, job.network, job.placement)
     job.companion.begin(Setting(job.network, job.optimizer, job.pace.steps, rest))
@@ -193,7 +182,7 @@ def _epoch(job: _Job, number: int, generator: torch.Generator) -> Epoch:
     first, stop = job.pace.done(number - 1), job.pace.done(number)
     order = torch.randperm(len(job.data.train), generator=generator)[: job.pace.used]
     order = order[: (stop - first) * job.pace.batch]
-    peak, loss_sum, rate = peak_lr(job.config), 0.0, 0.0
+    rates, loss_sum, rate = rates_of(job.config, job.pace), 0.0, 0.0
     title = f"{job.title}, epoch {number}/{job.pace.epochs}"
     with training_mode(job.network), job.reporter.step(title, stop - first) as step:
         for index, (inputs, targets) in enumerate(
@@ -205,14 +194,14 @@ def _epoch(job: _Job, number: int, generator: torch.Generator) -> Epoch:
                 device=job.placement.device,
             )
         ):
-            rate = lr_at(first + index, job.pace.steps, peak, job.config.schedule)
+            rate = rates.at(first + index)
             set_lr(job.optimizer, rate)
             loss = _step(job, first + index, inputs, targets)
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"{job.title}: the loss must stay finite, "
                     f"got {loss} in epoch {number}, step {index + 1}",
-                    f"lower --lr (its peak is {peak:g}), or check the scale of the "
+                    f"lower --lr (its peak is {rates.peak:g}), or check the scale of the "
                     "inputs (--mean, --std)",
                 )
             loss_sum += loss * len(targets)
@@ -229,6 +218,7 @@ def _step(job: _Job, step: int, inputs: Tensor, targets: Tensor) -> float:
     total = wanted if penalty is None else wanted + penalty
     total.backward()  # type: ignore[no-untyped-call]
     job.companion.before_step(step, job.pace.steps)
+    pull(job.optimizer, job.config)
     job.optimizer.step()
     job.companion.after_step(step, job.pace.steps)
     return loss.item() if math.isfinite(total.item()) else math.nan
@@ -238,13 +228,15 @@ def _score(job: _Job) -> float:
     return score_placed(job.network, job.data.choose, job.data, job.pace.batch, job.placement)
 
 
-def _check_untrained(title: str, companion: Companion | None) -> None:
-    """Raise where something was to be done in training that does not take place."""
+def _untrained(data: DataSet, companion: Companion | None, title: str) -> TrainResult:
+    """The result of no training; an error where something was to be done in it."""
     if companion is not None:
         raise ConfigError(
             f"{title}: masks, schedules and penalties act at training steps, got 0 epochs",
             "use --epochs 1 or more",
         )
+    notes = ("nothing was trained (0 epochs)",)
+    return TrainResult((), None, 0, metric_for(data.task), notes)
 
 
 def _weights(network: GraphModule) -> dict[str, Tensor]:

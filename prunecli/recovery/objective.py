@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.nn import functional as F
 
-from prunecli.config import TrainConfig
 from prunecli.data import Task, loss_of
 from prunecli.errors import ConfigError
 from prunecli.recovery.placement import placed
 from prunecli.recovery.precision import forward_in
+from prunecli.tuning import TrainConfig
 
 DEFAULT_SHARE = {Task.CLASSIFICATION: 0.9, Task.REGRESSION: 0.0}
 """Part of the loss that comes from the original where the user does not say."""
@@ -34,12 +34,14 @@ class Objective:
         share: in 0-1.
         temperature: of the softmax in the distance, see `distance`.
         teach: the original; `None` where `share` is 0.
+        smoothing: share of each label that is spread over all classes.
     """
 
     task: Task
     share: float
     temperature: float
     teach: Teach | None
+    smoothing: float = 0.0
 
     def __call__(self, inputs: Tensor, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """What is minimised, and the loss on the targets alone; both are means over the batch.
@@ -47,7 +49,7 @@ class Objective:
         Raises:
             ModelError: the outputs do not fit the task.
         """
-        loss = loss_of(self.task, outputs, targets)
+        loss = loss_of(self.task, outputs, targets, self.smoothing)
         if self.teach is None:
             return loss, loss
         far = distance(self.task, outputs, self.teach(inputs), self.temperature)
@@ -86,13 +88,18 @@ def objective_for(
             it nothing is distilled.
 
     Raises:
-        ConfigError: distillation was asked for and there is no original to learn from.
+        ConfigError: distillation was asked for and there is no original to learn from; labels
+            that are numbers were to be smoothed.
     """
+    if config.label_smoothing and task is Task.REGRESSION:
+        raise ConfigError(
+            "--label-smoothing: is for classes, got data for regression", "leave it out"
+        )
     share = DEFAULT_SHARE[task] if config.distill is None else config.distill
     if teacher is None and config.distill:
         raise ConfigError("--distill: needs the original network, got none", "use --distill 0")
     if teacher is None or share == 0.0:
-        yield Objective(task, 0.0, config.temperature, None)
+        yield Objective(task, 0.0, config.temperature, None, config.label_smoothing)
         return
     original = teacher
     with placed(original, device) as placement:
@@ -101,4 +108,4 @@ def objective_for(
             with torch.no_grad():
                 return forward_in(config.precision, original, inputs, placement)
 
-        yield Objective(task, share, config.temperature, teach)
+        yield Objective(task, share, config.temperature, teach, config.label_smoothing)

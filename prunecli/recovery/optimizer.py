@@ -1,43 +1,53 @@
-"""Optimizers and learning-rate schedules.
+"""Optimizers: which parameters change, and how.
 
-Stage: recovery. In: a network and the training configuration. Out: an optimizer, and the rate of
-every step as a pure function. Never steps anything by itself.
+Stage: recovery. In: a network and the training configuration. Out: an optimizer. Never steps
+anything by itself.
 """
 
+import inspect
 import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import nn
+from torch.fx import GraphModule
 
-from prunecli.choices import OptimizerName, ScheduleName
-from prunecli.config import TrainConfig
+from prunecli.choices import OptimizerName
 from prunecli.errors import ConfigError, ModelError
+from prunecli.graph.coupling import layer_of
+from prunecli.recovery.rates import default_lr, peak_lr
+from prunecli.tuning import TrainConfig
 
-DEFAULT_LR = {OptimizerName.SGD: 0.01, OptimizerName.ADAMW: 1e-3}
-"""Peak learning rates for fine-tuning a network that has just lost a part of itself, in batches of
-`LR_BATCH`."""
+Make = Callable[..., torch.optim.Optimizer]
 
-LR_BATCH = 32
+MOMENTUM = 0.9
 
-MASKED = 2.0
-"""Times the rate where single weights are masked. Measured on ResNet-20, 2 epochs: at 0.01 and 0.02
-80% masked ended with 86.6% and 87.0%, half of the MACs in fewer channels with 86.2% and 85.3%."""
+_CLASSES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    OptimizerName.SGD: ("SGD", {}),
+    OptimizerName.MOMENTUM: ("SGD", {"momentum": MOMENTUM}),
+    OptimizerName.NESTEROV: ("SGD", {"momentum": MOMENTUM, "nesterov": True}),
+    OptimizerName.ADAM: ("Adam", {}),
+    OptimizerName.ADAMW: ("AdamW", {}),
+    OptimizerName.RMSPROP: ("RMSprop", {}),
+    OptimizerName.ADAGRAD: ("Adagrad", {}),
+}
+"""Name -> class in `torch.optim`, and what it is made with."""
 
-WARM_UP = 0.1
-"""Share of all steps in which a one-cycle schedule rises to the peak."""
-
-START_SHARE = 1 / 25
-"""A one-cycle schedule starts at this share of the peak."""
+_NOT_OPTIMIZERS = ("Optimizer", "LBFGS", "SparseAdam")
+"""Classes that no step here can serve: closures that are called again and again, and gradients of
+tables alone."""
 
 
 def check_training(config: TrainConfig, epochs: float | None = None) -> float:
-    """Reject numbers that cannot be trained with, before any work is done.
+    """Reject what cannot be trained with, before any work is done.
 
     Returns:
         `epochs`, those of `config` where left out.
 
     Raises:
-        ConfigError: a negative number of epochs, an empty batch, a rate that is not positive.
+        ConfigError: a negative number of epochs, an empty batch, a rate that is not positive, an
+            optimizer that does not exist.
     """
     epochs = config.epochs if epochs is None else epochs
     if not (math.isfinite(epochs) and epochs >= 0):
@@ -54,57 +64,113 @@ def check_training(config: TrainConfig, epochs: float | None = None) -> float:
             f"--lr: a positive number is needed, got {config.lr:g}",
             f"leave --lr out for {default_lr(config):g}",
         )
+    _check_accepts(config, *_class_of(config.optimizer))
     return epochs
 
 
-def peak_lr(config: TrainConfig) -> float:
-    """The largest rate of the run."""
-    return default_lr(config) if config.lr is None else config.lr
+def _class_of(name: str) -> tuple[Make, Mapping[str, Any]]:
+    """The class that a name means, and what it is made with."""
+    spelled, given = _CLASSES.get(name, (name, {}))
+    known = {
+        key.lower(): item
+        for key, item in vars(torch.optim).items()
+        if inspect.isclass(item)
+        and issubclass(item, torch.optim.Optimizer)
+        and key not in _NOT_OPTIMIZERS
+    }
+    found = known.get(spelled.lower())
+    if found is None:
+        names = ", ".join(item.value for item in OptimizerName)
+        raise ConfigError(
+            f"--optimizer: must be one of {names} or a class of torch.optim, got {name!r}",
+            "e.g. --optimizer adamw",
+        )
+    return found, given
 
 
-def default_lr(config: TrainConfig, *, masked: bool = False) -> float:
-    """Grows with the square root of the batch, as the noise of its gradient falls (Krizhevsky 2014,
-    arXiv:1404.5997; Malladi et al. 2022, arXiv:2205.10287, for Adam)."""
-    factor = MASKED if masked else 1.0
-    return factor * DEFAULT_LR[config.optimizer] * math.sqrt(config.batch_size / LR_BATCH)
+def _check_accepts(config: TrainConfig, found: Make, given: Mapping[str, Any]) -> None:
+    if config.momentum is None:
+        return
+    wanted = "momentum" in (given if found is torch.optim.SGD else _accepted(found))
+    if not wanted:
+        raise ConfigError(
+            f"--momentum: {config.optimizer} has none",
+            "leave it out, or use --optimizer momentum or nesterov",
+        )
 
 
-def lr_at(step: int, steps: int, peak: float, schedule: ScheduleName) -> float:
-    """Learning rate of step `step` (from 0) of `steps`.
-
-    Both schedules end near 0 along half a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983);
-    one-cycle first rises over `WARM_UP` of the steps (Smith & Topin 2018, arXiv:1708.07120),
-    which gives batch norm and momentum time to settle after the cut.
-    """
-    warm_up = math.ceil(WARM_UP * steps) if schedule is ScheduleName.ONE_CYCLE else 0
-    if step < warm_up:
-        return peak * (START_SHARE + (1 - START_SHARE) * step / warm_up)
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
+def _accepted(found: Make) -> Collection[str]:
+    return inspect.signature(found).parameters
 
 
-def make_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW (arXiv:1711.05101), over all trainable parameters.
+def make_optimizer(
+    network: nn.Module, config: TrainConfig, only: Collection[str] | None = None
+) -> torch.optim.Optimizer:
+    """An optimizer of all trainable parameters, or of some.
 
-    Weight decay leaves one-dimensional parameters (norms and biases) alone.
+    Weight decay leaves one-dimensional parameters (norms and biases) alone. The rate of each group
+    is its entry `share` of that of the step, see `set_lr`.
+
+    Args:
+        only: names of the parameters that change; none of the others belongs to the optimizer.
 
     Raises:
         ModelError: nothing in the network can be trained.
+        ConfigError: the optimizer cannot be made for these parameters.
     """
-    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if not trainable:
+    named = dict(_trainable(network, only))
+    if not named:
         raise ModelError("fine-tuning: the network has no trainable parameters", "use --epochs 0")
-    groups = [
-        {"params": [p for p in trainable if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
+    found, given = _class_of(config.optimizer)
+    given = dict(given)
+    if config.momentum is not None:
+        given["momentum"] = config.momentum
+        if not config.momentum:
+            given.pop("nesterov", None)  # PyTorch refuses Nesterov without momentum
+    decays = "weight_decay" in _accepted(found)
+    shares = _shares(network, config.layer_decay)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in named.items():
+        decay = config.weight_decay if parameter.dim() > 1 else 0.0
+        groups.setdefault((decay, shares.get(name, 1.0)), []).append(parameter)
+    parts = [
+        {"params": own, "share": share, **({"weight_decay": decay} if decays else {})}
+        for (decay, share), own in groups.items()
     ]
-    rate = peak_lr(config)
-    if config.optimizer is OptimizerName.ADAMW:
-        return torch.optim.AdamW(groups, lr=rate)
-    nesterov = config.momentum > 0  # PyTorch refuses Nesterov without momentum
-    return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, nesterov=nesterov)
+    try:
+        return found(parts, lr=peak_lr(config), **given)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"--optimizer {config.optimizer}: cannot be used for this network: {error}",
+            "e.g. --optimizer adamw",
+        ) from error
+
+
+def _trainable(
+    network: nn.Module, only: Collection[str] | None
+) -> Iterator[tuple[str, nn.Parameter]]:
+    """Every parameter once, by the first of its names that is asked for."""
+    seen: set[nn.Parameter] = set()
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        wanted = only is None or name in only
+        if wanted and parameter.requires_grad and parameter not in seen:
+            seen.add(parameter)
+            yield name, parameter
+
+
+def _shares(network: nn.Module, decay: float) -> dict[str, float]:
+    """Share of the rate that each parameter gets: 1 for the last layer that the graph reads, for
+    every other `decay` times that of the layer after it (Clark et al. 2020, arXiv:2003.10555)."""
+    if decay == 1.0 or not isinstance(network, GraphModule):
+        return {}
+    known = {name for name, _ in network.named_parameters()}
+    read = [str(node.target) for node in network.graph.nodes if node.op == "get_attr"]
+    layers = list(dict.fromkeys(layer_of(name) for name in read if name in known))
+    depth = {layer: len(layers) - 1 - place for place, layer in enumerate(layers)}
+    return {name: decay ** depth[layer_of(name)] for name in read if name in known}
 
 
 def set_lr(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Use `rate` from the next step on."""
+    """Use `rate`, of each group its share, from the next step on."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["share"]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from torch.fx import GraphModule
 
-from prunecli.config import TrainConfig
 from prunecli.data import DataSet
 from prunecli.errors import ConfigError
 from prunecli.graph.capture import fixed_batch
 from prunecli.recovery.mode import learns_statistics
+from prunecli.tuning import TrainConfig
 
 
 @dataclass(frozen=True)

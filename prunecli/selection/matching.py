@@ -4,7 +4,7 @@ Stage: selection. In: what the user wrote, names of layers. Out: nothing, or an 
 """
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from prunecli.errors import ConfigError
 from prunecli.removal import Choosing, fits
@@ -18,9 +18,17 @@ def check_patterns(choosing: Choosing, layers: Collection[str]) -> None:
     Raises:
         ConfigError: one matches nothing; the hint lists names like it.
     """
-    patterns = [("--layer", rule.pattern) for rule in choosing.rules]
-    patterns += [("--keep", pattern) for pattern in choosing.keep]
-    for flag, pattern in patterns:
+    check_names("--layer", [rule.pattern for rule in choosing.rules], layers)
+    check_names("--keep", choosing.keep, layers)
+
+
+def check_names(flag: str, patterns: Iterable[str], layers: Collection[str]) -> None:
+    """Every pattern of a flag matches one of `layers`, or a module that holds it.
+
+    Raises:
+        ConfigError: one matches nothing; the hint lists names like it.
+    """
+    for pattern in patterns:
         if not any(fits(pattern, layer) for layer in layers):
             raise ConfigError(
                 f"{flag}: a pattern must match a layer, got {pattern!r}",

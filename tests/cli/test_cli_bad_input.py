@@ -491,8 +491,9 @@ USAGE = [
     ),
     case(
         GOOD + " --optimizer lion",
-        "Invalid value for '--optimizer': … 'lion' is not one of 'sgd', 'adamw'.",
-        "see: prunecli prune --help",
+        "--optimizer: must be one of sgd, momentum, nesterov, adam, adamw, rmsprop, adagrad or a "
+        "class of torch.optim, got 'lion'",
+        "e.g. --optimizer adamw",
         "unknown optimizer",
     ),
     case(

@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.nn import functional as F
 
-from prunecli.config import TrainConfig
 from prunecli.data import DataSet
 from prunecli.errors import ConfigError
 from prunecli.progress import SilentReporter, Step
 from prunecli.recovery import finetune
 from prunecli.recovery.companion import State, chain
-from prunecli.recovery.optimizer import lr_at
+from prunecli.recovery.pace import Pace
+from prunecli.recovery.rates import rates_of
+from prunecli.tuning import TrainConfig
 
 Make = Callable[[], GraphModule]
 
@@ -161,9 +162,8 @@ def test_epochs_may_end_within_one(epochs: float, lengths: list[int]) -> None:
         (f"round 2, epoch {place + 1}/{count}", length) for place, length in enumerate(lengths)
     ]
     assert [item.epoch for item in result.curve] == list(range(1, count + 1))
-    assert watcher.rates == [
-        lr_at(step, sum(lengths), 0.1, SGD.schedule) for step in range(sum(lengths))
-    ]
+    rates = rates_of(SGD, Pace(8, 48, sum(lengths)))
+    assert watcher.rates == [rates.at(step) for step in range(sum(lengths))]
     assert result.curve[-1].lr == watcher.rates[-1]
     partial = [note for note in result.notes if "last epoch" in note]
     assert partial == ([] if lengths[-1] == 6 else [f"the last epoch has {lengths[-1]} of 6 steps"])

@@ -19,12 +19,12 @@ from tiny_training import (
 )
 from torch.fx import GraphModule
 
-from prunecli.config import TrainConfig
 from prunecli.errors import ConfigError
 from prunecli.recovery.densify import DenseAtEnd
 from prunecli.recovery.gradual import Gradual
 from prunecli.recovery.masking import KeepMasks
 from prunecli.timing import Timing
+from prunecli.tuning import TrainConfig
 
 Make = Callable[[], GraphModule]
 

@@ -22,12 +22,12 @@ from tiny_training import (
 from torch.fx import GraphModule
 
 from prunecli.choices import Curve
-from prunecli.config import TrainConfig
 from prunecli.errors import VerificationError
 from prunecli.recovery.curves import CURVES, removed_share, updates
 from prunecli.recovery.gradual import Gradual
 from prunecli.recovery.masking import Masks
 from prunecli.timing import Timing
+from prunecli.tuning import TrainConfig
 
 Make = Callable[[], GraphModule]
 

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn.utils import prune
 
-from prunecli.config import TrainConfig
 from prunecli.errors import ModelError
 from prunecli.recovery.masking import HeldMasks, KeepMasks
+from prunecli.tuning import TrainConfig
 
 Make = Callable[[], GraphModule]
 

@@ -10,10 +10,10 @@ from tiny_training import SGD, Watcher, captured, cnn, data_for, mlp, train
 from torch import Tensor, nn
 
 from prunecli.choices import Precision
-from prunecli.config import TrainConfig
 from prunecli.data import DataSet, Task, loss_of
 from prunecli.errors import ConfigError
 from prunecli.recovery.objective import DEFAULT_SHARE, Objective, distance
+from prunecli.tuning import TrainConfig
 
 
 def slowly(outputs: Tensor, wanted: Tensor, temperature: float) -> float:

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from prunecli.choices import Curve
-from prunecli.config import TrainConfig
 from prunecli.recovery.curves import decayed, updates
 from prunecli.recovery.gradual import Gradual
 from prunecli.recovery.masking import Masks
 from prunecli.recovery.regrowth import exchange
 from prunecli.timing import Timing
+from prunecli.tuning import TrainConfig
 
 Make = Callable[[], GraphModule]
 

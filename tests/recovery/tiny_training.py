@@ -12,12 +12,12 @@ from torch.fx import GraphModule
 from torch.nn import functional as F
 
 from prunecli.choices import DeviceName, OptimizerName
-from prunecli.config import TrainConfig
 from prunecli.data import DataSet, Preprocess, Split, Task
 from prunecli.progress import SilentReporter
 from prunecli.recovery import TrainResult, finetune
 from prunecli.recovery.companion import Companion, Setting, State, chain
 from prunecli.recovery.masking import Masks
+from prunecli.tuning import TrainConfig
 
 
 def captured(module: nn.Module, *shape: int) -> GraphModule:
