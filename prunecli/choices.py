@@ -85,6 +85,7 @@ class Recovery(StrEnum):
     """What is done for accuracy before any training."""
 
     RECONSTRUCT = "reconstruct"
+    BN = "bn"
     NONE = "none"
 
 

@@ -24,7 +24,8 @@ Recover = Annotated[
     typer.Option(
         "--recover",
         help="Before training: reconstruct solves for the weights that best reproduce the "
-        "original's layers from what is left (needs --data, no labels).",
+        "original's layers from what is left, bn only measures the statistics of batch norms anew "
+        "(both need --data, no labels).",
         rich_help_panel=TRAINING,
     ),
 ]

@@ -15,7 +15,7 @@ from prunecli.importance.units import score_units
 from prunecli.pipeline.job import Job, Pace
 from prunecli.pipeline.state import Analysis, State, analysed
 from prunecli.pipeline.told import units_step
-from prunecli.recovery import reconstruct
+from prunecli.recovery import reconstruct, reestimate
 from prunecli.removal import Choosing, LayerRule, Target, UnitsWanted
 from prunecli.selection.budget import select
 from prunecli.selection.overrides import idle_rules
@@ -159,13 +159,20 @@ def reconstruct_layers(
     """
     apply_masks(network, masks)
     examples = job.unlabelled(state.captured, RECONSTRUCTION_EXAMPLES)
-    if examples is None or job.config.recover is not Recovery.RECONSTRUCT:
+    if examples is None or job.config.recover is Recovery.NONE:
         return
-    with job.ledger.stage("reconstruct"):
-        done = reconstruct(state.captured, network, kept, examples, job.reporter, job.seed, masks)
-        job.ledger.remark(
-            f"reconstructed {done.layers} layers from {done.examples} unlabelled training "
-            "examples before any training"
-        )
-        # Biases take up what the weights cannot reach, masked ones too.
-        apply_masks(network, masks)
+    if job.config.recover is Recovery.BN:
+        with job.ledger.stage("measure norms"):
+            norms = reestimate(network, examples, job.reporter)
+            what = f"measured the statistics of {norms} batch norms anew"
+    else:
+        with job.ledger.stage("reconstruct"):
+            done = reconstruct(
+                state.captured, network, kept, examples, job.reporter, job.seed, masks
+            )
+            what = f"reconstructed {done.layers} layers"
+    job.ledger.remark(
+        f"{what} from {len(examples)} unlabelled training examples before any training"
+    )
+    # Biases take up what the weights cannot reach, masked ones too.
+    apply_masks(network, masks)

@@ -6,6 +6,7 @@ from prunecli.recovery.finetuning import finetune
 from prunecli.recovery.gradual import Gradual
 from prunecli.recovery.masking import KeepMasks, Masks
 from prunecli.recovery.mode import set_training, training_mode
+from prunecli.recovery.norm_statistics import reestimate
 from prunecli.recovery.optimizer import check_training
 from prunecli.recovery.penalties import Penalised, SparseTraining
 from prunecli.recovery.placement import choose_device
@@ -33,6 +34,7 @@ __all__ = [
     "default_lr",
     "finetune",
     "reconstruct",
+    "reestimate",
     "score",
     "set_training",
     "training_mode",

@@ -91,3 +91,13 @@ def test_flags_of_training_go_together(bench: Bench, here: Path, flags: str) -> 
     assert ended.code == 0, ended.err
     (epoch,) = json.loads(ended.out)["training"]
     assert epoch["train_loss"] > 0
+
+
+def test_batch_norms_alone_can_be_recovered(bench: Bench, here: Path) -> None:
+    ended = run(
+        *("prune", *bench.usual, "--recover", "bn", "--epochs", "0", "--json"),
+        *("-o", here / "a.onnx"),
+    )
+    assert ended.code == 0, ended.err
+    said = "measured the statistics of 1 batch norms anew from "
+    assert any(note.startswith(said) for note in json.loads(ended.out)["notes"]), ended.out
