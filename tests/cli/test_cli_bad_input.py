@@ -358,7 +358,7 @@ NUMBERS = [
     case(
         GOOD + " --batch-size 0",
         "--batch-size: at least 1 is needed, got 0",
-        "for example --batch-size 128",
+        "for example --batch-size 32",
         "batch size 0",
     ),
     case(
