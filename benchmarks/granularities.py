@@ -96,7 +96,7 @@ def trained(network: nn.Module, epochs: int = 12) -> nn.Module:
     order = torch.Generator().manual_seed(0)
     for _ in range(epochs):
         places = torch.randperm(len(data.train), generator=order)
-        for inputs, targets in batches(data.train, data.preprocess, 64, order=places):
+        for (inputs,), (targets,) in batches(data.train, data.prepare, 64, order=places):
             optimizer.zero_grad()
             F.cross_entropy(network(inputs), targets).backward()
             optimizer.step()

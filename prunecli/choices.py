@@ -89,6 +89,19 @@ class Recovery(StrEnum):
     NONE = "none"
 
 
+class TaskName(StrEnum):
+    """What a network is trained for, where it is one thing and nothing of the user's own."""
+
+    CLASSIFICATION = "classification"
+    MULTILABEL = "multilabel"
+    REGRESSION = "regression"
+    SEGMENTATION = "segmentation"
+    TOKEN_CLASSIFICATION = "token-classification"
+    LANGUAGE_MODELLING = "language-modelling"
+    MASKED_LANGUAGE_MODELLING = "masked-language-modelling"
+    MATCH = "match"
+
+
 class OptimizerName(StrEnum):
     """Optimizers for fine-tuning whose rate was chosen here; the name of any other class in
     `torch.optim` is good too."""

@@ -40,6 +40,7 @@ from prunecli.parsing import (
     parse_inputs,
     parse_model_args,
     parse_shape,
+    parse_task,
 )
 from prunecli.progress import make_reporter
 from prunecli.tuning import TrainConfig
@@ -139,6 +140,7 @@ def prune(
     std: given.Std = None,
     image_size: given.ImageSize = None,
     max_samples: given.MaxSamples = None,
+    task: given.TaskOption = None,
     strategy: removing.StrategyOption = None,
     target_macs: removing.TargetMacs = None,
     target_params: removing.TargetParams = None,
@@ -213,7 +215,7 @@ def prune(
         model=_model(checkpoint, model, model_arg, input_shape, inputs, allow_pickle),
         output=output,
         removal=read_removal(_flags(context)),
-        data=_data(data, mean, std, image_size, max_samples, seed),
+        data=_data(data, mean, std, image_size, max_samples, seed, task),
         recover=recover,
         train=TrainConfig(
             epochs,
@@ -360,6 +362,7 @@ def _data(
     image_size: int | None,
     max_samples: int | None,
     seed: int,
+    task: str | None,
 ) -> DataConfig | None:
     if path is None:
         given = {
@@ -367,6 +370,7 @@ def _data(
             "--std": std,
             "--image-size": image_size,
             "--max-samples": max_samples,
+            "--task": task,
         }
         used = [flag for flag, value in given.items() if value is not None]
         if used:
@@ -379,4 +383,5 @@ def _data(
         image_size,
         max_samples,
         seed,
+        parse_task(task) if task is not None else None,
     )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prunecli.choices import PruneSchedule, Recovery, Storage
+from prunecli.choices import PruneSchedule, Recovery, Storage, TaskName
 from prunecli.errors import ConfigError
 from prunecli.removal import Removal
 from prunecli.tuning import TrainConfig, check_seed
@@ -86,6 +86,64 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class HeadConfig:
+    """One of several outputs that are trained together.
+
+    Attributes:
+        name: of the output, and of its target in the data.
+        weight: of its loss in the sum.
+    """
+
+    name: str
+    task: TaskName
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What the network is trained for: one of the three.
+
+    Attributes:
+        name: one task, on the first output.
+        heads: several at once; the first one's metric leads.
+        custom: the user's own, `FILE.py:Task`.
+    """
+
+    name: TaskName | None = None
+    heads: tuple[HeadConfig, ...] = ()
+    custom: str | None = None
+
+    def __post_init__(self) -> None:
+        names = [head.name for head in self.heads]
+        if len(set(names)) < len(names):
+            raise ConfigError(
+                f"--task: every output comes once, got {', '.join(names)}",
+                "e.g. --task 'digit=classification:1.0,angle=regression:0.5'",
+            )
+        for head in self.heads:
+            if not (math.isfinite(head.weight) and head.weight > 0):
+                raise ConfigError(
+                    f"--task: weights must be positive, got {head.weight:g} for {head.name}",
+                    f"e.g. --task {head.name}={head.task}:1.0",
+                )
+            if head.task is TaskName.MATCH:
+                raise ConfigError(
+                    f"--task: match is for all outputs together, got it for {head.name}",
+                    "use --task match alone, or --distill for a part of the loss",
+                )
+
+    @property
+    def labelled(self) -> bool:
+        """Whether examples must come with targets."""
+        return self.name is not TaskName.MATCH
+
+    def in_words(self) -> str:
+        """As it is written on the command line."""
+        heads = (f"{head.name}={head.task}:{head.weight:g}" for head in self.heads)
+        return self.custom or self.name or ",".join(heads)
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Where examples come from and how they are prepared.
 
@@ -95,6 +153,7 @@ class DataConfig:
         image_size: images are resized to this many pixels, height and width.
         max_samples: at most so many examples of each split are read.
         seed: for every split made here.
+        task: what the targets are; `None`: what they look like.
     """
 
     path: Path
@@ -103,6 +162,7 @@ class DataConfig:
     image_size: int | None = None
     max_samples: int | None = None
     seed: int = 0
+    task: TaskConfig | None = None
 
     def __post_init__(self) -> None:
         check_seed(self.seed)

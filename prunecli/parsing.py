@@ -7,8 +7,8 @@ understood is an error that shows how the flag is written.
 import math
 import re
 
-from prunecli.choices import Quantity
-from prunecli.config import Axis, InputSpec
+from prunecli.choices import Quantity, TaskName
+from prunecli.config import Axis, HeadConfig, InputSpec, TaskConfig
 from prunecli.errors import ConfigError
 from prunecli.removal import LayerRule, LayersWanted, Pattern, PatternKind, Target, Threshold
 from prunecli.shares import check_share
@@ -254,19 +254,59 @@ def parse_layers(text: str) -> LayersWanted:
     return LayersWanted(count=int(text))
 
 
-def parse_points(text: str) -> float:
-    """Read `--max-drop`: percentage points of accuracy, `1pp` or `1`; as a share.
+def parse_drop(text: str) -> tuple[float, bool]:
+    """Read `--max-drop`: points, `1pp` or `1`, or a share of what the original scores, `5%`.
+
+    Returns:
+        A share, and whether it is one of the original's score.
 
     Raises:
-        ConfigError: not a number of points from 0 to 100.
+        ConfigError: not a number from 0 to 100.
     """
-    value = parse_number("--max-drop", text.strip().removesuffix("pp"))
+    stripped = text.strip()
+    relative = stripped.endswith("%")
+    value = parse_number("--max-drop", stripped.removesuffix("%" if relative else "pp"))
     if not 0 <= value <= 100:
+        what = "percent of the score" if relative else "percentage points"
         raise ConfigError(
-            f"--max-drop: 0 to 100 percentage points are needed, got {text!r}",
-            "e.g. --max-drop 1pp",
+            f"--max-drop: 0 to 100 {what} are needed, got {text!r}",
+            "e.g. --max-drop 1pp (points), or --max-drop 5% (of what the original scores)",
         )
-    return value / 100
+    return value / 100, relative
+
+
+def parse_task(text: str) -> TaskConfig:
+    """Read `--task`: `regression`, `digit=classification:1.0,angle=regression:0.5`, or
+    `FILE.py:Task`.
+
+    Raises:
+        ConfigError: none of them.
+    """
+    stripped = text.strip()
+    if stripped in tuple(TaskName):
+        return TaskConfig(TaskName(stripped))
+    _, colon, end = stripped.rpartition(":")
+    if colon and end.replace(".", "_").isidentifier() and "=" not in stripped:
+        return TaskConfig(custom=stripped)
+    if "=" in stripped:
+        return TaskConfig(heads=tuple(_head(part) for part in stripped.split(",")))
+    raise ConfigError(f"--task: {_TASKS}, got {text!r}", _TASK_HINT)
+
+
+_TASKS = f"one of {', '.join(TaskName)}, several by output, or FILE.py:Task is needed"
+_TASK_HINT = "e.g. --task segmentation, --task 'digit=classification:1.0,angle=regression:0.5'"
+
+
+def _head(text: str) -> HeadConfig:
+    """`digit=classification:1.0`; the weight may be left out."""
+    name, equals, rest = (part.strip() for part in text.partition("="))
+    kind, colon, weight = (part.strip() for part in rest.partition(":"))
+    if not name or not equals or kind not in tuple(TaskName):
+        raise ConfigError(
+            f"--task: OUTPUT=TASK:WEIGHT is needed for each output, got {text.strip()!r}",
+            _TASK_HINT,
+        )
+    return HeadConfig(name, TaskName(kind), parse_number("--task", weight) if colon else 1.0)
 
 
 def _to_float(text: str) -> float | None:

@@ -28,8 +28,9 @@ class Timing:
             arXiv:1607.04381); their weights return for good.
         sparse_epochs: epochs of sparse training before anything is removed.
         penalty, penalty_strength: what is added to the loss meanwhile.
-        largest_drop: a round that costs more accuracy than this (a share, on the validation
-            split) is taken back; `None` for no budget.
+        largest_drop: a round that costs more than this (a share, of the leading metric on the
+            validation split) is taken back; `None` for no budget.
+        drop_is_relative: it is a share of what the original scores, not one of 100%.
     """
 
     schedule: PruneSchedule = PruneSchedule.ONE_SHOT
@@ -46,6 +47,12 @@ class Timing:
     penalty: Penalty = Penalty.L1
     penalty_strength: float = 1e-4
     largest_drop: float | None = None
+    drop_is_relative: bool = False
+
+    @property
+    def drop_in_words(self) -> str:
+        """As `--max-drop` has it."""
+        return f"{100 * (self.largest_drop or 0.0):g}{'%' if self.drop_is_relative else 'pp'}"
 
     def __post_init__(self) -> None:
         positive = {

@@ -23,10 +23,10 @@ from prunecli.choices import (
 )
 from prunecli.errors import ConfigError
 from prunecli.parsing import (
+    parse_drop,
     parse_layers,
     parse_number,
     parse_pattern,
-    parse_points,
     parse_ratio,
     parse_rule,
     parse_share,
@@ -306,10 +306,12 @@ def _timing(flags: RemovalFlags, schedule: PruneSchedule) -> Timing:
         if getattr(flags, name) is not None
     }
     rounds = flags.rounds if flags.rounds is not None else 3
+    drop, relative = (None, False) if flags.max_drop is None else parse_drop(flags.max_drop)
     return Timing(
         schedule=schedule,
         rounds=rounds if schedule is PruneSchedule.ITERATIVE else 1,
-        largest_drop=None if flags.max_drop is None else parse_points(flags.max_drop),
+        largest_drop=drop,
+        drop_is_relative=relative,
         **_given("curve", flags.curve, lambda text: _choice("--curve", text, Curve)),
         **_given("penalty", flags.penalty, lambda text: _choice("--penalty", text, Penalty)),
         **_given("power", flags.power),

@@ -16,6 +16,9 @@ from prunecli.errors import DataError, ModelError, VerificationError
 from prunecli.measure.score import Score, score_file
 from prunecli.measure.session import Array, fit_batch
 from prunecli.progress import SilentReporter
+from prunecli.tasks import CLASSIFICATION, REGRESSION, Task
+from prunecli.tasks.classes import ACCURACY
+from prunecli.tasks.numbers import MSE, R2
 
 
 class FakeNetwork:
@@ -29,23 +32,25 @@ class FakeNetwork:
     def fit(self, examples: Sequence[Array], size: int) -> tuple[Array, ...]:
         return tuple(fit_batch(array, size) for array in examples)
 
-    def run(self, batch: Sequence[Array]) -> Array:
+    def run(self, batch: Sequence[Array]) -> tuple[Array, ...]:
         (only,) = batch
-        return self.answer(only)
+        return (self.answer(only),)
 
 
-def batches(inputs: Array, targets: Array, size: int) -> Iterator[tuple[Array, Array]]:
+def batches(
+    inputs: Array, targets: Array, size: int
+) -> Iterator[tuple[tuple[Array, ...], tuple[Array, ...]]]:
     for start in range(0, len(inputs), size):
-        yield inputs[start : start + size], targets[start : start + size]
+        yield (inputs[start : start + size],), (targets[start : start + size],)
 
 
 def score_answers(
-    answer: Callable[[Array], Array], inputs: Array, targets: Array, metric: str, size: int = 4
+    answer: Callable[[Array], Array], inputs: Array, targets: Array, task: Task, size: int = 4
 ) -> Score:
     return score_file(
         Path("fake.onnx"),
         batches(inputs, targets, size),
-        metric,  # type: ignore[arg-type]
+        task,
         SilentReporter(),
         open_session=lambda _path, _threads: FakeNetwork(answer),
     )
@@ -61,19 +66,20 @@ def test_accuracy_over_the_whole_split(tmp_path: Path, fixed: int | str, size: i
     found = score_file(
         write_linear(tmp_path / "m.onnx", fixed),
         batches(inputs, targets, size),
-        "accuracy",
+        CLASSIFICATION,
         SilentReporter(),
         threads=1,
     )
     common = max(int((targets == 0).sum()), int((targets == 1).sum()))
-    assert found == Score("accuracy", right / 23, 23, True, common / 23)
+    assert (found.metric, found.value, found.examples) == (ACCURACY, right / 23, 23)
+    assert found.chance == common / 23
 
 
 def test_accuracy_is_top_one_and_counts_examples_not_classes() -> None:
     # 8 of class 0, all right; 2 of class 2, both wrong: 0.8, where a mean over classes says 0.5.
     targets = np.array([0] * 8 + [2] * 2)
     always_first = score_answers(
-        lambda x: np.tile(np.float32([3, 2, 1]), (len(x), 1)), examples(10), targets, "accuracy"
+        lambda x: np.tile(np.float32([3, 2, 1]), (len(x), 1)), examples(10), targets, CLASSIFICATION
     )
     assert (always_first.value, always_first.chance) == (0.8, 0.8)
 
@@ -86,7 +92,7 @@ def test_accuracy_is_exact_where_single_precision_is_not() -> None:
         lambda x: np.tile(np.float32([1, 0]), (len(x), 1)),
         np.zeros((count, 1), np.float32),
         targets,
-        "accuracy",
+        CLASSIFICATION,
         size=5_000,
     )
     assert found.value == 20_001 / 30_001
@@ -99,13 +105,16 @@ def test_squared_error_and_r2_far_from_zero(shape: tuple[int, ...]) -> None:
     answers = (wanted + 0.1 * rng.normal(size=11)).astype(np.float32)
     inputs = np.arange(11, dtype=np.float32)[:, None]
     found = score_answers(
-        lambda x: answers[x[:, 0].astype(int)][:, None], inputs, wanted.reshape(11, *shape), "mse"
+        lambda x: answers[x[:, 0].astype(int)][:, None],
+        inputs,
+        wanted.reshape(11, *shape),
+        REGRESSION,
     )
     error = (answers.astype(np.float64) - wanted) ** 2
     assert found.value == pytest.approx(error.mean(), rel=1e-9)
     assert found.chance == pytest.approx(wanted.var(), rel=1e-9)
-    assert found.r2 == pytest.approx(1 - error.mean() / wanted.var(), rel=1e-6)
-    assert (found.metric, found.examples, found.higher_is_better) == ("mse", 11, False)
+    assert dict(found.others)[R2] == pytest.approx(1 - error.mean() / wanted.var(), rel=1e-6)
+    assert (found.metric, found.examples) == (MSE, 11)
 
 
 def test_r2_of_several_outputs_is_their_mean() -> None:
@@ -113,31 +122,33 @@ def test_r2_of_several_outputs_is_their_mean() -> None:
     wanted = rng.normal(size=(9, 2)) * (1.0, 10.0)
     answers = (wanted + rng.normal(size=(9, 2))).astype(np.float32)
     inputs = np.arange(9, dtype=np.float32)[:, None]
-    found = score_answers(lambda x: answers[x[:, 0].astype(int)], inputs, wanted, "mse")
+    found = score_answers(lambda x: answers[x[:, 0].astype(int)], inputs, wanted, REGRESSION)
     error = (answers.astype(np.float64) - wanted) ** 2
     assert found.value == pytest.approx(error.mean(), rel=1e-9)
-    assert found.r2 == pytest.approx((1 - error.mean(0) / wanted.var(0)).mean(), rel=1e-6)
+    assert dict(found.others)[R2] == pytest.approx(
+        (1 - error.mean(0) / wanted.var(0)).mean(), rel=1e-6
+    )
 
 
 def test_r2_is_unknown_where_it_is_not_defined() -> None:
     def zero(x: Array) -> Array:
         return np.zeros((len(x), 1), np.float32)
 
-    assert score_answers(zero, examples(1), np.array([3.0]), "mse").r2 is None
-    constant = score_answers(zero, examples(5), np.full(5, 3.0), "mse")
-    assert (constant.value, constant.r2) == (9.0, None)
+    assert score_answers(zero, examples(1), np.array([3.0]), REGRESSION).others == ((R2, None),)
+    constant = score_answers(zero, examples(5), np.full(5, 3.0), REGRESSION)
+    assert (constant.value, constant.others) == (9.0, ((R2, None),))
 
 
 TWO_CLASSES = np.float32([1, 0])
 
 
 @pytest.mark.parametrize(
-    ("answer", "targets", "metric", "kind", "message"),
+    ("answer", "targets", "task", "kind", "message"),
     [
         pytest.param(
             lambda x: np.full((len(x), 2), np.nan, np.float32),
             np.zeros(3, int),
-            "accuracy",
+            CLASSIFICATION,
             VerificationError,
             r"fake\.onnx: outputs must be numbers, got NaN",
             id="nan",
@@ -145,7 +156,7 @@ TWO_CLASSES = np.float32([1, 0])
         pytest.param(
             lambda x: np.full((len(x), 1), np.inf, np.float32),
             np.zeros(3),
-            "mse",
+            REGRESSION,
             VerificationError,
             r"fake\.onnx: outputs must be numbers, got infinity",
             id="infinite",
@@ -153,16 +164,15 @@ TWO_CLASSES = np.float32([1, 0])
         pytest.param(
             lambda x: np.zeros((len(x), 2, 1), np.float32),
             np.zeros(3, int),
-            "accuracy",
+            CLASSIFICATION,
             ModelError,
-            r"class scores of shape \(examples, classes\) are needed for accuracy, "
-            r"got \(3, 2, 1\)",
+            r"classification needs outputs of shape \(batch, classes\), got \(3, 2, 1\)",
             id="no class scores",
         ),
         pytest.param(
             lambda x: np.tile(TWO_CLASSES, (len(x), 1)),
             np.array([0, 1, 2]),
-            "accuracy",
+            CLASSIFICATION,
             DataError,
             "data: labels must lie in 0 to 1, the network's outputs, got 2",
             id="label beyond the outputs",
@@ -170,7 +180,7 @@ TWO_CLASSES = np.float32([1, 0])
         pytest.param(
             lambda x: np.tile(TWO_CLASSES, (len(x), 1)),
             np.array([0, 1, -1]),
-            "accuracy",
+            CLASSIFICATION,
             DataError,
             "data: labels must lie in 0 to 1, the network's outputs, got -1",
             id="negative label",
@@ -178,9 +188,9 @@ TWO_CLASSES = np.float32([1, 0])
         pytest.param(
             lambda x: np.zeros((len(x), 2), np.float32),
             np.zeros(3),
-            "mse",
+            REGRESSION,
             ModelError,
-            r"outputs must fit targets of shape \(3,\), got \(3, 2\)",
+            r"regression needs outputs of the targets' shape \(3,\), got \(3, 2\)",
             id="two outputs for one value",
         ),
     ],
@@ -188,18 +198,18 @@ TWO_CLASSES = np.float32([1, 0])
 def test_what_cannot_be_scored(
     answer: Callable[[Array], Array],
     targets: Array,
-    metric: str,
+    task: Task,
     kind: type[Exception],
     message: str,
 ) -> None:
     with pytest.raises(kind, match=message):
-        score_answers(answer, examples(3), targets, metric)
+        score_answers(answer, examples(3), targets, task)
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "mse"])
-def test_no_examples(metric: str) -> None:
+@pytest.mark.parametrize("task", [CLASSIFICATION, REGRESSION])
+def test_no_examples(task: Task) -> None:
     with pytest.raises(DataError, match="at least one example is needed to score, got 0"):
-        score_answers(lambda x: x, examples(0), np.zeros(0), metric)
+        score_answers(lambda x: x, examples(0), np.zeros(0), task)
 
 
 def test_a_compiled_part_that_does_not_load(tmp_path: Path) -> None:

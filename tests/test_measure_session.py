@@ -38,7 +38,7 @@ def test_session_knows_its_input_and_computes(tmp_path: Path) -> None:
     assert session.inputs == (RuntimeInput("x", ("batch", 3)),)
     assert session.batch_size is None
     x = examples(5)
-    np.testing.assert_allclose(session.run((x,)), x @ WEIGHT, rtol=1e-6)
+    np.testing.assert_allclose(session.run((x,))[0], x @ WEIGHT, rtol=1e-6)
 
 
 def test_session_options(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_predict_hides_a_fixed_batch(tmp_path: Path, count: int) -> None:
     session = open_session(write_linear(tmp_path / "m.onnx", 4), threads=1)
     assert session.batch_size == 4
     x = examples(count)
-    outputs = predict(session, x)
+    (outputs,) = predict(session, (x,))
     assert outputs.shape == (count, 2)
     np.testing.assert_allclose(outputs, x @ WEIGHT, rtol=1e-6)
 
@@ -100,7 +100,7 @@ def test_only_inputs_with_a_batch_are_fitted_to_it(tmp_path: Path) -> None:
     a, b = np.ones((5, 3), dtype=np.float32), np.full((2, 1, 3), 2, dtype=np.float32)
     fitted = session.fit((a, b), 4)
     assert [array.shape for array in fitted] == [(5, 3), (4, 1, 3)]
-    assert session.run(fitted).shape == (4, 5, 3)
+    assert session.run(fitted)[0].shape == (4, 5, 3)
 
 
 def test_size_is_that_of_the_bytes_and_of_their_gzip(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_outputs_come_closer_on_examples_not_seen() -> None:
     with torch.no_grad():
         wanted = captured.network(unseen)
         before = (network(unseen) - wanted).square().mean()
-        done = reconstruct(captured, network, kept, seen, SilentReporter())
+        done = reconstruct(captured, network, kept, (seen,), SilentReporter())
         after = (network(unseen) - wanted).square().mean()
     assert done.layers >= 2
     assert done.examples == 128
@@ -155,7 +155,7 @@ def test_masked_layers_come_closer_and_keep_their_zeros() -> None:
     with torch.no_grad():
         wanted = captured.network(unseen)
         before = (network(unseen) - wanted).square().mean()
-        done = reconstruct(captured, network, kept, seen, SilentReporter(), masks=masks)
+        done = reconstruct(captured, network, kept, (seen,), SilentReporter(), masks=masks)
         after = (network(unseen) - wanted).square().mean()
     assert done.layers == len(masks) == 4
     assert after < 0.5 * before
@@ -168,7 +168,7 @@ def test_channels_that_others_can_express_cost_nothing() -> None:
     assert network.get_parameter("first.weight").shape[0] < 8
     assert network.get_parameter("last.weight").shape[1] == 8, "only redundant channels went"
     unseen = torch.randn(64, 3, 12, 12)
-    reconstruct(captured, network, kept, torch.randn(256, 3, 12, 12), SilentReporter())
+    reconstruct(captured, network, kept, (torch.randn(256, 3, 12, 12),), SilentReporter())
     with torch.no_grad():
         wanted = captured.network(unseen)
         apart = (network(unseen) - wanted).abs().max() / wanted.abs().max()
@@ -179,9 +179,9 @@ def test_the_original_is_left_alone_and_the_result_repeats() -> None:
     captured, network, kept = _cut("60%")
     before = {name: item.clone() for name, item in captured.network.state_dict().items()}
     examples = torch.randn(64, 3, 12, 12)
-    reconstruct(captured, network, kept, examples, SilentReporter(), seed=3)
+    reconstruct(captured, network, kept, (examples,), SilentReporter(), seed=3)
     again = _cut("60%")[1]
-    reconstruct(captured, again, kept, examples, SilentReporter(), seed=3)
+    reconstruct(captured, again, kept, (examples,), SilentReporter(), seed=3)
     for name, item in captured.network.state_dict().items():
         assert torch.equal(item, before[name]), name
     for name, item in network.state_dict().items():

@@ -11,14 +11,18 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn import functional as F
 
-from prunecli.choices import DeviceName, OptimizerName, ScheduleName
-from prunecli.data import DataSet, Preprocess, Split, Task
+from prunecli.choices import DeviceName, OptimizerName, ScheduleName, TaskName
+from prunecli.data import DataSet, Preprocess, Split
 from prunecli.errors import ConfigError, DataError, ModelError, TrainingError
+from prunecli.metric import Metric
 from prunecli.progress import SilentReporter, Step
-from prunecli.recovery import Epoch, MetricName, check_training, finetune, score
+from prunecli.recovery import Epoch, check_training, finetune, score
 from prunecli.recovery.augment import augmentation_for
 from prunecli.recovery.optimizer import make_optimizer
 from prunecli.recovery.records import epoch_line, in_time
+from prunecli.tasks import CLASSIFICATION, REGRESSION, Labels
+from prunecli.tasks.classes import ACCURACY
+from prunecli.tasks.numbers import MSE
 from prunecli.tuning import TrainConfig
 
 SGD, ADAMW = OptimizerName.NESTEROV, OptimizerName.ADAMW
@@ -47,17 +51,17 @@ def split(name: str, count: int, seed: int, shape: tuple[int, ...] = (6,)) -> Sp
     targets = torch.randint(0, 3, (count,), generator=generator)
     inputs = torch.randn(count, *shape, generator=generator)
     inputs[:, 0] += 6.0 * targets.reshape(-1, *(1,) * (len(shape) - 1))
-    return Split(name, inputs, targets)
+    return Split(name, (inputs,), (targets,))
 
 
 def table(count: int = 50) -> DataSet:
     return DataSet(
-        Task.CLASSIFICATION,
+        CLASSIFICATION,
         split("train", count, 1),
         split("choose", 40, 2),
         split("validation", 40, 3),
-        Preprocess(image=False),
-        ("a", "b", "c"),
+        (Preprocess(image=False),),
+        (Labels(TaskName.CLASSIFICATION, ("a", "b", "c")),),
         (),
         (),
     )
@@ -69,15 +73,16 @@ def images(count: int = 33, size: tuple[int, int] = (16, 16), channels: int = 3)
     def draw(name: str, number: int) -> Split:
         targets = torch.randint(0, 2, (number,), generator=generator)
         pixels = torch.randint(0, 100, (number, channels, *size), generator=generator)
-        return Split(name, (pixels + 100 * targets[:, None, None, None]).to(torch.uint8), targets)
+        pixels = (pixels + 100 * targets[:, None, None, None]).to(torch.uint8)
+        return Split(name, (pixels,), (targets,))
 
     return DataSet(
-        Task.CLASSIFICATION,
+        CLASSIFICATION,
         draw("train", count),
         draw("choose", 20),
         draw("validation", 20),
-        Preprocess(image=True, mean=(0.4,), std=(0.2,)),
-        ("dark", "bright"),
+        (Preprocess(image=True, mean=(0.4,), std=(0.2,)),),
+        (Labels(TaskName.CLASSIFICATION, ("dark", "bright")),),
         (),
         (),
     )
@@ -120,7 +125,9 @@ def by_hand(module: nn.Module, data: DataSet, config: TrainConfig, rates: list[f
             if len(batch) == 1:
                 continue
             module.zero_grad()
-            F.cross_entropy(module(data.train.inputs[batch]), data.train.targets[batch]).backward()
+            F.cross_entropy(
+                module(data.train.inputs[0][batch]), data.train.targets[0][batch]
+            ).backward()
             with torch.no_grad():
                 for name, value in module.named_parameters():
                     assert value.grad is not None
@@ -200,17 +207,17 @@ def test_numbers_are_those_from_before_there_were_companions(
 
 def test_scores_and_curve_are_what_they_say() -> None:
     data, network = table(), captured(perceptron(), 6)
-    before = score(network, data.choose, data, 7)
+    before = score(network, data.choose, data, 7).value
     result = finetune(network, data, TrainConfig(epochs=3, batch_size=8), SilentReporter())
-    assert result.metric is MetricName.ACCURACY
+    assert result.metric is ACCURACY
     assert result.start == before
     assert [epoch.epoch for epoch in result.curve] == [1, 2, 3]
     assert result.curve[2].train_loss < result.curve[0].train_loss
     best = result.curve[result.best_epoch - 1].score
     assert best == max(epoch.score for epoch in result.curve) > before
-    pairs = zip(network(data.choose.inputs), data.choose.targets, strict=True)
+    pairs = zip(network(data.choose.inputs[0]), data.choose.targets[0], strict=True)
     right = sum(int(row.argmax()) == int(wanted) for row, wanted in pairs)
-    assert score(network, data.choose, data, 7) == best == right / 40
+    assert score(network, data.choose, data, 7).value == best == right / 40
 
 
 def test_same_seed_same_result() -> None:
@@ -240,7 +247,7 @@ def test_train_loss_is_the_mean_over_examples() -> None:
     torch.manual_seed(0)
     module = nn.Linear(6, 3)
     data = table(21)  # batches of 8, 8 and 5
-    expected = F.cross_entropy(module(data.train.inputs), data.train.targets).item()
+    expected = F.cross_entropy(module(data.train.inputs[0]), data.train.targets[0]).item()
     config = TrainConfig(epochs=1, lr=1e-12, batch_size=8)
     result = finetune(captured(module, 6), data, config, SilentReporter())
     assert result.curve[0].train_loss == pytest.approx(expected, rel=1e-6)
@@ -248,8 +255,8 @@ def test_train_loss_is_the_mean_over_examples() -> None:
 
 def _relabelled(part: Split, network: GraphModule, wrong: bool) -> Split:
     """Targets that `network` gets all right, or all wrong."""
-    outputs = network(part.inputs).argmax(1)
-    return dataclasses.replace(part, targets=(outputs + 1) % 3 if wrong else outputs)
+    outputs = network(part.inputs[0]).argmax(1)
+    return dataclasses.replace(part, targets=((outputs + 1) % 3 if wrong else outputs,))
 
 
 def test_choose_and_not_validation_decides() -> None:
@@ -286,7 +293,7 @@ def test_an_earlier_epoch_is_brought_back() -> None:
 
         def say(self, text: str) -> None:
             seen.append(weights(network))
-            data.train.targets.copy_((data.train.targets + 1) % 3)
+            data.train.targets[0].copy_((data.train.targets[0] + 1) % 3)
 
     result = finetune(network, data, dataclasses.replace(config, epochs=3, seed=1), Spoiler())
     assert result.best_epoch == 1
@@ -311,7 +318,7 @@ def test_every_optimizer_and_schedule_learns(
     network, data = captured(perceptron(), 6), table(100)
     config = TrainConfig(epochs=6, batch_size=8, optimizer=optimizer, schedule=schedule, lr=0.1)
     result = finetune(network, data, config, SilentReporter())
-    assert score(network, data.validation, data, 16) > 0.8
+    assert score(network, data.validation, data, 16).value > 0.8
     assert result.start is not None
     assert result.start < 0.6
 
@@ -321,20 +328,20 @@ def test_regression_brings_the_mean_squared_error_down() -> None:
     weight = torch.arange(6.0)
 
     def numbers(part: Split) -> Split:
-        return dataclasses.replace(part, targets=part.inputs @ weight / 4)
+        return dataclasses.replace(part, targets=(part.inputs[0] @ weight / 4,))
 
     data = dataclasses.replace(
         data,
-        task=Task.REGRESSION,
+        task=REGRESSION,
         train=numbers(data.train),
         choose=numbers(data.choose),
         validation=numbers(data.validation),
-        classes=(),
+        labels=(Labels(TaskName.REGRESSION),),
     )
     network = captured(perceptron(outputs=1), 6)
-    difference = network(data.choose.inputs)[:, 0].detach() - data.choose.targets
+    difference = network(data.choose.inputs[0])[:, 0].detach() - data.choose.targets[0]
     result = finetune(network, data, TrainConfig(epochs=5, lr=0.04, batch_size=8), SilentReporter())
-    assert result.metric is MetricName.MSE
+    assert result.metric is MSE
     assert result.start == pytest.approx(float((difference**2).sum() / 40), rel=1e-5)
     assert result.curve[-1].score < result.start / 2
     assert result.best_epoch == min(result.curve, key=lambda epoch: epoch.score).epoch
@@ -391,8 +398,8 @@ def test_a_graph_with_a_fixed_batch_is_trained_and_scored_with_it() -> None:
     data = table(50)
     free, fixed = captured(perceptron(), 6), captured(perceptron(), 6, fixed=True)
     assert score(fixed, data.choose, data, 64) == score(free, data.choose, data, 64)
-    odd = dataclasses.replace(data.choose, inputs=data.choose.inputs[:7])
-    odd = dataclasses.replace(odd, targets=data.choose.targets[:7])
+    odd = dataclasses.replace(data.choose, inputs=(data.choose.inputs[0][:7],))
+    odd = dataclasses.replace(odd, targets=(data.choose.targets[0][:7],))
     assert score(fixed, odd, data, 64) == score(free, odd, data, 64)
     config = TrainConfig(epochs=1, batch_size=16)
     result = finetune(fixed, data, config, SilentReporter())
@@ -407,7 +414,7 @@ def test_outputs_must_fit_the_task() -> None:
     maps = captured(nn.Unflatten(1, (3, 2)), 6)
     with pytest.raises(ModelError, match=r"outputs of shape \(batch, classes\), got \(40, 3, 2\)"):
         score(maps, data.choose, data, 64)
-    numbers = dataclasses.replace(data, task=Task.REGRESSION)
+    numbers = dataclasses.replace(data, task=REGRESSION)
     with pytest.raises(ModelError, match=r"targets' shape \(40,\), got \(40, 3\)"):
         score(captured(perceptron(), 6), data.choose, numbers, 64)
 
@@ -418,9 +425,9 @@ def test_outputs_must_fit_the_task() -> None:
     first = captured(nn.Sequential(nn.Linear(6, 6, bias=False), Two()), 6)
     with torch.no_grad():
         first.get_parameter("0.weight").copy_(torch.eye(6))
-    right = (data.choose.inputs[:, :3].argmax(1) == data.choose.targets).double().mean()
-    assert score(first, data.choose, data, 64) == pytest.approx(float(right))
-    empty = dataclasses.replace(data.choose, inputs=torch.empty(0, 6), targets=torch.empty(0))
+    right = (data.choose.inputs[0][:, :3].argmax(1) == data.choose.targets[0]).double().mean()
+    assert score(first, data.choose, data, 64).value == pytest.approx(float(right))
+    empty = dataclasses.replace(data.choose, inputs=(torch.empty(0, 6),), targets=(torch.empty(0),))
     with pytest.raises(DataError, match="the choose split holds no examples"):
         score(captured(perceptron(), 6), empty, data, 64)
 
@@ -491,9 +498,9 @@ def test_augmented_images_are_windows_of_the_padded_original() -> None:
     augmentation = augmentation_for(data)
     assert augmentation is not None
     torch.manual_seed(0)
-    changed = augmentation.change(data.train.inputs)
+    changed = augmentation.change(data.train.inputs)[0]
     places = []
-    for original, image in zip(data.train.inputs, changed, strict=True):
+    for original, image in zip(data.train.inputs[0], changed, strict=True):
         places.append([window.equal(image) for window in _windows(original.float())].index(True))
     assert len(set(places)) > 10, "each image is moved on its own"
     assert 16 < sum(place >= 35 for place in places) < 48, "about half are mirrored"
@@ -509,7 +516,7 @@ def test_images_train_with_augmentation_and_say_so() -> None:
     network, data = image_net(), images(count=64)
     config = TrainConfig(epochs=4, batch_size=16, lr=0.1)
     result = finetune(network, data, config, SilentReporter())
-    assert score(network, data.validation, data, 16) > 0.9
+    assert score(network, data.validation, data, 16).value > 0.9
     assert result.notes[0] == (
         "training images are changed by: random crop (padding 2) and horizontal flip"
     )
@@ -522,19 +529,19 @@ def test_images_train_with_augmentation_and_say_so() -> None:
     [
         pytest.param(
             Epoch(1, 0.41234, 0.84125, 0.018, 61.26),
-            MetricName.ACCURACY,
+            ACCURACY,
             "epoch 1/3  loss 0.4123  accuracy 84.12%  lr 0.018  61.3 s  2 min left",
             id="accuracy",
         ),
         pytest.param(
             Epoch(3, 2.5, 1.23456, 1e-5, 0.04),
-            MetricName.MSE,
+            MSE,
             "epoch 3/3  loss 2.5000  mse 1.235  lr 1e-05  0.0 s",
             id="last, error",
         ),
     ],
 )
-def test_epoch_line(epoch: Epoch, metric: MetricName, line: str) -> None:
+def test_epoch_line(epoch: Epoch, metric: Metric, line: str) -> None:
     assert epoch_line(epoch, 3, metric) == line
 
 
@@ -560,7 +567,7 @@ def test_interruption_leaves_evaluation_mode_and_layout(
             raise KeyboardInterrupt
         return step(outputs, targets, **given)
 
-    monkeypatch.setattr("prunecli.data.loss.F.cross_entropy", interrupted)
+    monkeypatch.setattr("prunecli.tasks.classes.F.cross_entropy", interrupted)
     with pytest.raises(KeyboardInterrupt):
         finetune(network, data, TrainConfig(epochs=1, batch_size=8), SilentReporter())
     assert network.code == code

@@ -42,6 +42,8 @@ from prunecli.report.record import (
 )
 from prunecli.report.removed import FrozenRow, GroupRow
 from prunecli.report.show import draw, show, to_text
+from prunecli.tasks.classes import ACCURACY
+from prunecli.tasks.numbers import MSE, R2
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -105,7 +107,7 @@ FULL = Report(
         macs=(40_552_000, 20_001_234), params=(272_474, 159_321), channels=(336, 248)
     ),
     rows=ROWS,
-    scoring=Scoring("accuracy", "validation", 5_000, higher_is_better=True, chance=0.1),
+    scoring=Scoring("accuracy", "validation", 5_000, True, 0.1, ACCURACY),
     latency=LatencySetup(threads=1, batch=1, rounds=42),
     groups=(
         GroupRow("g0", "channels", ("conv1", "bn1", "layer1.0.conv2", "linear"), 100, 112, 0.2, 3),
@@ -154,12 +156,12 @@ REGRESSION = replace(
     FULL,
     requested=asked(Quantity.PARAMS, "160k"),
     data=Data("houses.csv", "regression", "columns standardised", (Split("train", 100),)),
-    scoring=Scoring("mse", "test", 25, higher_is_better=False, chance=4.5),
+    scoring=Scoring("mse", "test", 25, False, 4.5, MSE, (R2,)),
     rows=with_differences(
         (
-            Row(RowName.ORIGINAL, params=272_474, score=0.51234, r2=0.886),
-            Row(RowName.PRUNED, params=159_321, score=2.25, r2=0.5),
-            Row(RowName.FINE_TUNED, params=159_321, score=0.50, r2=0.8889),
+            Row(RowName.ORIGINAL, params=272_474, score=0.51234, others={"r2": 0.886}),
+            Row(RowName.PRUNED, params=159_321, score=2.25, others={"r2": 0.5}),
+            Row(RowName.FINE_TUNED, params=159_321, score=0.50, others={"r2": 0.8889}),
         )
     ),
     frozen=(),

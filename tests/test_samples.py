@@ -94,7 +94,9 @@ def test_the_package_reads_samples_as_they_are(data: DataSet) -> None:
     assert data.classes == tuple("0123456789")
     assert len(data.train) + len(data.choose) == 4000
     assert len(data.validation) == 1000
-    found = right(loaded.module, data.preprocess(data.validation.inputs), data.validation.targets)
+    found = right(
+        loaded.module, data.prepare(data.validation.inputs)[0], data.validation.targets[0]
+    )
     assert abs(found - RIGHT) <= 1
 
 

@@ -5,19 +5,7 @@ trains, never downloads.
 """
 
 from prunecli.data.batching import batches
-from prunecli.data.checking import check_outputs
-from prunecli.data.loss import fitted_targets, loss_of
 from prunecli.data.opening import open_data
-from prunecli.data.records import DataSet, Preprocess, Split, Task
+from prunecli.data.records import DataSet, Preprocess, Split
 
-__all__ = [
-    "DataSet",
-    "Preprocess",
-    "Split",
-    "Task",
-    "batches",
-    "check_outputs",
-    "fitted_targets",
-    "loss_of",
-    "open_data",
-]
+__all__ = ["DataSet", "Preprocess", "Split", "batches", "open_data"]

@@ -1,6 +1,6 @@
 """Batches of a split, prepared on the fly and on the device where they are used.
 
-Stage: data. In: a split. Out: pairs of model input and targets. Never shuffles by itself: the
+Stage: data. In: a split. Out: pairs of model inputs and targets. Never shuffles by itself: the
 caller owns the order, so that a run can be repeated.
 """
 
@@ -10,31 +10,32 @@ import torch
 from torch import Tensor
 
 from prunecli.data.records import Split
+from prunecli.tasks import Tensors
 
 
 def batches(
     split: Split,
-    preprocess: Callable[[Tensor], Tensor],
+    prepare: Callable[[Tensors], Tensors],
     batch_size: int,
     *,
     order: Tensor | None = None,
     device: torch.device | str = "cpu",
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Tensors, Tensors]]:
     """Go over a split once; the last batch may be smaller.
 
     Stored values travel to the device as they are (uint8 for images) and are prepared there.
 
     Args:
-        preprocess: stored batch to model input, usually the data set's `Preprocess`.
+        prepare: stored inputs to those of the model, usually the data set's `prepare`.
         order: int64 indices `(M,)` into the split, M examples in this order; all of them in
             stored order when left out.
     """
     count = len(split) if order is None else int(order.shape[0])
     for start in range(0, count, batch_size):
         stop = min(start + batch_size, count)
-        if order is None:
-            inputs, targets = split.inputs[start:stop], split.targets[start:stop]
-        else:
-            rows = order[start:stop].to("cpu")
-            inputs, targets = split.inputs[rows], split.targets[rows]
-        yield preprocess(inputs.to(device)), targets.to(device)
+        rows = slice(start, stop) if order is None else order[start:stop].to("cpu")
+        inputs, targets = (
+            tuple(item[rows].to(device) for item in items)
+            for items in (split.inputs, split.targets)
+        )
+        yield prepare(inputs), targets

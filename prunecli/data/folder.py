@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prunecli.data.records import Task
+from prunecli.choices import TaskName
 from prunecli.data.source import (
     Blob,
     Blobs,
@@ -24,6 +24,7 @@ from prunecli.data.source import (
     listed,
 )
 from prunecli.errors import DataError
+from prunecli.tasks import Labels
 
 SUFFIXES = frozenset(
     f".{name}"
@@ -62,7 +63,7 @@ def read_folder(root: Path) -> Source:
             continue
         parts[role] = _read_part(root, folder, classes, notes)
     notes.insert(0, f"{counted(len(classes), 'class')}, named by their folders: {listed(classes)}")
-    return Source(Task.CLASSIFICATION, parts, classes, named=True, notes=tuple(notes))
+    return Source(parts, (Labels(TaskName.CLASSIFICATION, classes),), tuple(notes))
 
 
 def judged_folders(root: Path) -> dict[Role, Path]:
@@ -111,7 +112,8 @@ def _read_part(root: Path, folder: Path, classes: tuple[str, ...], notes: list[s
         notes.append(f"{shown}: no images of class {listed(empty)}")
     if others:
         notes.append(f"{shown}: {counted(others, 'file')} not named like an image left out")
-    return Part(shown, np.array(labels, dtype=np.int64), Blobs(_Reader(root, tuple(paths))))
+    images = Blobs(_Reader(root, tuple(paths)))
+    return Part(shown, (np.array(labels, dtype=np.int64),), (images,), len(labels))
 
 
 class _Reader:

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from prunecli.data.pixels import BROKEN, Frame, fit, is_grey, open_image, reason
-from prunecli.data.records import in_numbers
 from prunecli.data.source import AnyArray, Blob, Blobs, Rows
 from prunecli.data.storage import allocate, drop_rows
 from prunecli.errors import DataError
 from prunecli.progress import Reporter
+from prunecli.tasks import in_numbers
 
 CHUNK = 64
 """Images that one thread decodes before it reports."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunecli.data.records import Task, in_numbers
+from prunecli.choices import TaskName
 from prunecli.data.source import (
     AnyArray,
     Role,
@@ -21,6 +21,7 @@ from prunecli.data.source import (
     numbered_classes,
 )
 from prunecli.errors import DataError
+from prunecli.tasks import Labels, in_numbers
 
 _CHANNELS = (1, 3)
 
@@ -42,7 +43,7 @@ def encode(targets: Mapping[Role, Named]) -> Targets:
     Raises:
         DataError: the parts disagree, or the numbers fit neither meaning.
     """
-    arrays = {role: _squeezed(named.array) for role, named in targets.items()}
+    arrays = {role: squeezed(named.array) for role, named in targets.items()}
     wheres = {role: named.where for role, named in targets.items()}
     first = next(iter(arrays))
     kinds = {array.dtype.kind.replace("u", "i") for array in arrays.values()}
@@ -64,16 +65,16 @@ def encode(targets: Mapping[Role, Named]) -> Targets:
         }
         classes = numbered_classes(labels.values())
         note = f"targets: integers, class numbers up to {len(classes) - 1}"
-        return Targets(Task.CLASSIFICATION, labels, classes, False, note)
+        return Targets(Labels(TaskName.CLASSIFICATION, classes, named=False), labels, note)
     if kind == "f" and axes <= {1, 2} and len(axes) == 1:
         numbers = {role: array.astype(np.float32) for role, array in arrays.items()}
         for role, values in numbers.items():
-            _check_finite_targets(wheres[role], values)
-        return Targets(Task.REGRESSION, numbers, (), True, "targets: floats (regression)")
+            finite(wheres[role], values)
+        return Targets(Labels(TaskName.REGRESSION), numbers, "targets: floats (regression)")
     raise DataError(
         f"{wheres[first]}: targets must be one class, or some floats, for each example, got "
         f"{in_numbers(arrays[first].shape[1:])} of {arrays[first].dtype}",
-        "integers are classes, floats are regression targets",
+        "integers are classes, floats are regression targets; for anything else say --task",
     )
 
 
@@ -121,7 +122,7 @@ def _channels_last(named: Named, sample_shape: tuple[int, ...] | None) -> bool:
     )
 
 
-def _squeezed(array: AnyArray) -> AnyArray:
+def squeezed(array: AnyArray) -> AnyArray:
     """Targets without an axis of one entry: `(N, 1)` as `(N,)`."""
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 
@@ -131,7 +132,7 @@ def _texts(arrays: Mapping[Role, AnyArray], wheres: Mapping[Role, str], first: R
     classes = tuple(sorted(set(texts[first].tolist())))
     labels = {role: names_to_labels(wheres[role], text, classes) for role, text in texts.items()}
     note = f"targets: texts, {counted(len(classes), 'class')}: {listed(classes)}"
-    return Targets(Task.CLASSIFICATION, labels, classes, True, note)
+    return Targets(Labels(TaskName.CLASSIFICATION, classes), labels, note)
 
 
 def _is_one_hot(array: AnyArray) -> bool:
@@ -152,10 +153,15 @@ def _one_hot(arrays: Mapping[Role, AnyArray], wheres: Mapping[Role, str], first:
     labels = {role: array.argmax(axis=1).astype(np.int64) for role, array in arrays.items()}
     names = tuple(str(index) for index in range(width))
     note = f"targets: one-hot, {counted(width, 'class')}"
-    return Targets(Task.CLASSIFICATION, labels, names, True, note)
+    return Targets(Labels(TaskName.CLASSIFICATION, names), labels, note)
 
 
-def _check_finite_targets(where: str, values: AnyArray) -> None:
+def finite(where: str, values: AnyArray) -> None:
+    """Raise for targets that are no numbers.
+
+    Raises:
+        DataError: such a target.
+    """
     bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
     if bad.any():
         raise DataError(

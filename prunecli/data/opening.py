@@ -4,20 +4,22 @@ Stage: data. In: the data configuration and, where known, the shape of the model
 `DataSet` of three splits. Never downloads, and never writes but to a temporary file.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from prunecli.config import DataConfig
+from prunecli.choices import TaskName
+from prunecli.config import DataConfig, TaskConfig
 from prunecli.data.folder import holds_images, read_folder
-from prunecli.data.preparing import make_preprocess
-from prunecli.data.reading import read_part
-from prunecli.data.records import DataSet, Preprocess, Split, Task
+from prunecli.data.gathering import preprocess_for, read_part
+from prunecli.data.records import DataSet, Preprocess, Split
 from prunecli.data.source import AnyArray, Part, Role, Rows, Source, folder_role, listed
 from prunecli.data.splits import Plan, plan_splits
 from prunecli.errors import DataError
 from prunecli.progress import Reporter
+from prunecli.tasks import make_task
 
 _PARQUET = frozenset({".parquet", ".pq"})
 _ARRAYS = frozenset({".npz", ".npy"})
@@ -28,61 +30,88 @@ _FORMATS = "a folder of images, parquet, .npz or .npy, or CSV is needed"
 
 
 def open_data(
-    config: DataConfig, *, sample_shape: tuple[int, ...] | None, reporter: Reporter
+    config: DataConfig,
+    *,
+    sample_shape: tuple[int, ...] | None,
+    reporter: Reporter,
+    inputs: tuple[str, ...] = (),
 ) -> DataSet:
     """Read the data set into memory, or into a mapped temporary file if it is large.
 
     Args:
         sample_shape: shape of one example without the batch, e.g. `(3, 32, 32)`, where the model
-            or the user says it; otherwise the data's own is taken.
+            has one input and it or the user says it; otherwise the data's own is taken.
+        inputs: names of the network's inputs, where they are known.
 
     Raises:
-        DataError: there is no usable data, or it does not fit `sample_shape`.
+        DataError: there is no usable data, or it does not fit `sample_shape` or the task.
     """
-    source = _read_source(config.path, sample_shape)
     if config.image_size is not None and config.image_size < 1:
         raise DataError(
             f"--image-size: must be at least 1, got {config.image_size}", "e.g. --image-size 224"
         )
+    source = _for_task(_read_source(config, sample_shape, inputs), config.task)
     _check_classes(source)
     plan = plan_splits(source, config)
     learn, judge = source.parts[plan.learn], source.parts[plan.judge]
     own = [plan.train, plan.choose]
     own += [plan.validation] if plan.judge is plan.learn else []
-    first = read_part(learn, own, config, sample_shape, reporter)
+    sample = sample_shape if len(learn.examples) == 1 else None
+    first = read_part(learn, own, config, sample, reporter)
     reads = [first]
     if plan.judge is not plan.learn:
-        read = read_part(judge, [plan.validation], config, sample_shape, reporter, first.frame)
-        reads.append(read)
+        reads.append(read_part(judge, [plan.validation], config, sample, reporter, first))
     groups = [group for read in reads for group in read.groups]
     train = _split(source, "train", learn, *groups[0])
     choose = _split(source, "choose", learn, *groups[1])
     validation = _split(source, "validation", judge, *groups[2])
     _check_same_shape(judge.where, train, validation)
     skipped = tuple(line for read in reads for line in read.skipped)
-    resized = any(read.resized for read in reads)
-    preprocess = make_preprocess(
-        config, first.image, first.stored_shape, resized, first.example_shape
-    )
+    preprocess = preprocess_for(config, reads)
     return DataSet(
-        source.task,
+        make_task(config.task, source.labels),
         train,
         choose,
         validation,
         preprocess,
-        source.classes,
-        _notes(source, plan, preprocess, first.note, skipped, reporter),
+        source.labels,
+        _notes(source, plan, preprocess, first.notes, skipped, reporter),
         skipped,
-        source.named,
+        source.names,
     )
 
 
-def _read_source(path: Path, sample_shape: tuple[int, ...] | None) -> Source:
+def _for_task(source: Source, task: TaskConfig | None) -> Source:
+    """The source without what the task does not need.
+
+    Raises:
+        DataError: the targets are none of this task.
+    """
+    if task is not None and not task.labelled:
+        parts = {role: replace(part, targets=()) for role, part in source.parts.items()}
+        return replace(source, parts=parts, labels=())
+    if task is None or task.custom is not None:
+        return source
+    wanted: list[TaskName | None] = [head.task for head in task.heads]
+    wanted = wanted or [task.name]
+    if [labels.kind for labels in source.labels] != wanted:
+        found = " and ".join(str(labels.kind) for labels in source.labels)
+        raise DataError(
+            f"--task {task.in_words()}: targets of that kind are needed, got {found}",
+            "check --task, or write inputs and targets as .npz (see the README)",
+        )
+    return source
+
+
+def _read_source(
+    config: DataConfig, sample_shape: tuple[int, ...] | None, inputs: tuple[str, ...]
+) -> Source:
     """Call the reader for what the path holds.
 
     The readers are imported here, not above: `datasets` and Arrow take long to import, and most
     runs need neither or one of them.
     """
+    path = config.path
     if not path.exists():
         raise DataError(f"data {path}: no such file or folder", "check the path given to --data")
     parquet, arrays, text = (_files(path, kind) for kind in (_PARQUET, _ARRAYS, _TEXT))
@@ -93,7 +122,7 @@ def _read_source(path: Path, sample_shape: tuple[int, ...] | None) -> Source:
     if arrays:
         from prunecli.data.arrays import read_arrays
 
-        return read_arrays(path, arrays, sample_shape)
+        return read_arrays(path, arrays, sample_shape, config.task, inputs)
     if path.is_dir() and holds_images(path):
         return read_folder(path)
     if text:
@@ -133,10 +162,11 @@ def _nothing_readable(path: Path) -> DataError:
 
 
 def _check_classes(source: Source) -> None:
-    if source.task is Task.REGRESSION:
-        return
     part = source.parts.get(Role.TRAIN) or next(iter(source.parts.values()))
-    found = len(np.unique(part.targets))
+    classes = source.classes_of(part)
+    if classes is None:
+        return
+    found = len(np.unique(classes))
     if found < 2:
         raise DataError(
             f"{part.where}: examples of at least 2 classes are needed, got {found}",
@@ -144,38 +174,40 @@ def _check_classes(source: Source) -> None:
         )
 
 
-def _split(source: Source, name: str, part: Part, inputs: AnyArray, rows: Rows) -> Split:
+def _split(
+    source: Source, name: str, part: Part, inputs: tuple[AnyArray, ...], rows: Rows
+) -> Split:
     if len(rows) == 0:
         raise DataError(
             f"{part.where}: no good example is left for the {name} split",
             "repair the broken examples or add others",
         )
-    targets = np.ascontiguousarray(part.targets[rows])
-    kind = np.float32 if source.task is Task.REGRESSION else np.int64
-    return Split(name, torch.from_numpy(inputs), torch.from_numpy(targets.astype(kind)))
+    targets = (np.ascontiguousarray(item[rows]) for item in part.targets)
+    return Split(name, tuple(map(torch.from_numpy, inputs)), tuple(map(torch.from_numpy, targets)))
 
 
 def _check_same_shape(where: str, train: Split, validation: Split) -> None:
     for what in ("inputs", "targets"):
-        ours, theirs = (getattr(split, what).shape[1:] for split in (train, validation))
-        if ours != theirs:
-            raise DataError(
-                f"{where}: {what} must have the shape of the training data, {tuple(ours)}, "
-                f"got {tuple(theirs)}",
-                "the same shape is needed in every split",
-            )
+        pairs = zip(getattr(train, what), getattr(validation, what), strict=True)
+        for ours, theirs in pairs:
+            if ours.shape[1:] != theirs.shape[1:]:
+                raise DataError(
+                    f"{where}: {what} must have the shape of the training data, "
+                    f"{tuple(ours.shape[1:])}, got {tuple(theirs.shape[1:])}",
+                    "the same shape is needed in every split",
+                )
 
 
 def _notes(
     source: Source,
     plan: Plan,
-    preprocess: Preprocess,
-    layout: str,
+    preprocess: tuple[Preprocess, ...],
+    layout: tuple[str, ...],
     skipped: tuple[str, ...],
     reporter: Reporter,
 ) -> tuple[str, ...]:
-    notes = [*source.notes, *plan.notes, *([layout] if layout else [])]
-    if preprocess.image and not (preprocess.mean or preprocess.std):
+    notes = [*source.notes, *plan.notes, *layout]
+    if any(own.image and not (own.mean or own.std) for own in preprocess):
         notes.append("no --mean/--std given: images are only scaled to 0-1")
     if skipped:
         read = len(plan.train) + len(plan.choose) + len(plan.validation)

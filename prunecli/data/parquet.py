@@ -19,13 +19,13 @@ from prunecli.data.source import (
     TARGET_NAMES,
     Blob,
     Blobs,
-    Part,
     Role,
     Rows,
     Source,
     by_role,
     judged_by,
     listed,
+    single,
 )
 from prunecli.data.tables import NamedTable, encode_targets, from_tables
 from prunecli.errors import DataError
@@ -79,11 +79,11 @@ def _image_source(
         tables[role] = NamedTable(where, _read_columns(files, [label]), columns.class_names)
     targets = encode_targets(tables, label, integers_are_classes=True)
     parts = {
-        role: Part(tables[role].where, targets.values[role], Blobs(_Reader(tuple(files), image)))
+        role: (tables[role].where, Blobs(_Reader(tuple(files), image)))
         for role, files in shards.items()
     }
     notes = (f"images: column {image!r}", targets.note)
-    return Source(targets.task, parts, targets.classes, targets.named, notes)
+    return single(parts, targets, notes)
 
 
 def _table_source(path: Path, shards: Mapping[Role, list[Path]], columns: _Columns) -> Source:

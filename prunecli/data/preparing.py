@@ -41,15 +41,20 @@ def make_preprocess(
     stored_shape: tuple[int, ...],
     resized: bool,
     example_shape: tuple[int, ...] | None,
+    *,
+    scaled: bool = True,
 ) -> Preprocess:
     """What happens to each batch.
 
     Args:
         stored_shape: of one example as it was read, `(C, H, W)` for images.
+        scaled: `--mean` and `--std` are for this input.
 
     Raises:
         DataError: as `check_normalisation`.
     """
-    check_normalisation(config, image, stored_shape[0] if stored_shape else 1)
+    if scaled:
+        check_normalisation(config, image, stored_shape[0] if stored_shape else 1)
     size = (stored_shape[1], stored_shape[2]) if resized else None
-    return Preprocess(image, config.mean or (), config.std or (), size, example_shape)
+    mean, std = (config.mean or (), config.std or ()) if scaled else ((), ())
+    return Preprocess(image, mean, std, size, example_shape)

@@ -1,11 +1,13 @@
 """Rows of one part as arrays in the model's shape: decoded, resized, converted, checked.
 
-Stage: data. In: a part, the rows of each split, what the user and the model want. Out: one
-uint8 or float32 array for each split. Never decides who gets which row.
+Stage: data. In: one input of a part, the rows of each split, what the user and the model want.
+Out: one array for each split: uint8 images, whole numbers, or float32. Never decides who gets
+which row.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -13,18 +15,25 @@ from prunecli.config import DataConfig
 from prunecli.data.images import choose_frame, decode
 from prunecli.data.pixels import Frame
 from prunecli.data.preparing import check_normalisation
-from prunecli.data.records import in_numbers
-from prunecli.data.source import AnyArray, Blob, Blobs, Part, Rows
+from prunecli.data.source import AnyArray, Blob, Blobs, Rows
 from prunecli.data.storage import COPY_ROWS, take
 from prunecli.errors import DataError
 from prunecli.progress import Reporter
+from prunecli.tasks import in_numbers
 
 Shape = tuple[int, ...]
+
+_WHOLE: dict[str, np.dtype[Any]] = {
+    "u2": np.dtype(np.int32),
+    "u4": np.dtype(np.int64),
+    "u8": np.dtype(np.int64),
+}
+"""Types that PyTorch does not compute with, and those that hold the same numbers."""
 
 
 @dataclass(frozen=True)
 class Read:
-    """What came of reading a part.
+    """What came of reading one input of a part.
 
     Attributes:
         groups: for each split its examples and the rows that they are.
@@ -47,8 +56,9 @@ class Read:
         return self.groups[0][0].shape[1:]
 
 
-def read_part(
-    part: Part,
+def read_input(
+    where: str,
+    examples: AnyArray | Blobs,
     groups: Sequence[Rows],
     config: DataConfig,
     sample_shape: Shape | None,
@@ -58,28 +68,28 @@ def read_part(
     """Read the rows of all groups, each example once.
 
     Args:
+        where: how messages name the part.
         sample_shape: what the model takes, without the batch, where known.
         frame: the training part's, so that all parts get the same.
 
     Raises:
         DataError: examples do not have the model's shape, are not finite, or too many are broken.
     """
-    examples = part.examples
     if isinstance(examples, np.ndarray):
-        if examples.dtype != np.uint8 or examples.ndim != 4:
-            return _read_numbers(part.where, examples, groups, config, sample_shape)
+        if not may_be_image(examples):
+            return _read_numbers(where, examples, groups, config, sample_shape)
         if _fits(examples.shape[1:], config, sample_shape):
             check_normalisation(config, True, examples.shape[1])
             taken = tuple((take(examples, rows, np.uint8), rows) for rows in groups)
-            shape, _ = reshaped(part.where, examples.shape[1:], sample_shape)
+            shape, _ = reshaped(where, examples.shape[1:], sample_shape)
             return Read(taken, True, example_shape=shape)
         examples = Blobs(_ArrayImages(examples))
     if frame is None:
         images = examples.read(groups[0])
-        frame = choose_frame(images, sample_shape, config.image_size, part.where)
+        frame = choose_frame(images, sample_shape, config.image_size, where)
     check_normalisation(config, True, frame.channels)
-    decoded = decode(examples, groups, frame, reporter, part.where)
-    shape, _ = reshaped(part.where, decoded.frame.shape, sample_shape)
+    decoded = decode(examples, groups, frame, reporter, where)
+    shape, _ = reshaped(where, decoded.frame.shape, sample_shape)
     return Read(
         decoded.groups,
         True,
@@ -89,6 +99,13 @@ def read_part(
         decoded.skipped,
         decoded.resized,
     )
+
+
+def may_be_image(examples: AnyArray | Blobs) -> bool:
+    """Whether these are images; of arrays, bytes with four axes."""
+    if isinstance(examples, Blobs):
+        return True
+    return bool(examples.dtype == np.uint8 and examples.ndim == 4)
 
 
 def reshaped(where: str, own: Shape, sample: Shape | None) -> tuple[Shape | None, Shape | None]:
@@ -132,7 +149,7 @@ def _read_numbers(
     config: DataConfig,
     sample: Shape | None,
 ) -> Read:
-    """Anything that is not an image, as float32."""
+    """Anything that is not an image: whole numbers as they are, others as float32."""
     note = ""
     own = examples.shape[1:]
     if sample is not None and len(own) == 3 and own != sample and (own[2], *own[:2]) == sample:
@@ -144,10 +161,14 @@ def _read_numbers(
         note = f"inputs: {in_numbers(own)} as {in_numbers(stored_shape)}"
     check_normalisation(config, False, examples.shape[1] if examples.ndim > 1 else 1)
     taken = []
+    kind = np.dtype(np.float32)
+    if examples.dtype.kind in "iub":
+        kind = _WHOLE.get(examples.dtype.str[1:], examples.dtype)
     for rows in groups:
         with np.errstate(over="ignore"):
-            values = take(examples, rows, np.float32)
-        _check_finite(where, values, rows)
+            values = take(examples, rows, kind)
+        if kind == np.float32:
+            _check_finite(where, values, rows)
         taken.append((values, rows))
     return Read(tuple(taken), False, example_shape=example_shape, note=note)
 

@@ -3,23 +3,18 @@
 Stage: data. In: nothing; these are plain records. Never reads a file, never decides a split.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import torch
 from torch import Tensor
 
-
-class Task(StrEnum):
-    """What the targets are."""
-
-    CLASSIFICATION = "classification"
-    REGRESSION = "regression"
+from prunecli.tasks import Labels, Task, Tensors, in_numbers
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What happens to a batch of stored examples, on the fly.
+    """What happens to a batch of one stored input, on the fly.
 
     Attributes:
         image: the stored examples are `uint8` images, scaled to 0-1 first.
@@ -28,6 +23,8 @@ class Preprocess:
         resized: height and width, where at least one image had to be resized while reading.
         example_shape: the shape each example gets in the end, where it is not the stored one
             (a network of linear layers that takes images flat).
+        dtype: of the network's input. Whole numbers (indices, masks, lengths) are handed on as
+            they are stored, whatever else stands here.
     """
 
     image: bool
@@ -35,9 +32,12 @@ class Preprocess:
     std: tuple[float, ...] = ()
     resized: tuple[int, int] | None = None
     example_shape: tuple[int, ...] | None = None
+    dtype: torch.dtype = torch.float32
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """Stored examples `(B, C, ...)` to the model's input, float32, on the same device."""
+        """Stored examples `(B, C, ...)` to the model's input, on the same device."""
+        if not self.dtype.is_floating_point:
+            return batch.to(self.dtype, copy=True)
         values = batch.to(torch.float32, copy=True)
         if self.image:
             values.div_(255.0)
@@ -47,10 +47,12 @@ class Preprocess:
             values.div_(_along_channels(self.std, values))
         if self.example_shape is not None:
             values = values.reshape(values.shape[0], *self.example_shape)
-        return values
+        return values.to(self.dtype)
 
     def in_words(self) -> str:
         """The steps as the report states them."""
+        if not self.dtype.is_floating_point:
+            return "used as stored"
         parts = []
         if self.resized is not None:
             parts.append(f"resized to {self.resized[0]}x{self.resized[1]}")
@@ -71,17 +73,18 @@ class Split:
 
     Attributes:
         name: `train`, `choose` (picks the best epoch) or `validation` (judges).
-        inputs: `(N, C, H, W)` uint8 for images, `(N, ...)` float32 otherwise; may be mapped from
-            a file. N: examples, C: channels, H: height, W: width.
-        targets: `(N,)` int64 classes; for regression `(N,)` or `(N, K)` float32, K: targets.
+        inputs: in the network's order, each `(N, ...)`: uint8 for images, whole numbers as they
+            are, float32 otherwise; may be mapped from a file. N: examples.
+        targets: in the task's order, each `(N, ...)`: int64 for classes, float32 for numbers.
+            None where the task needs none.
     """
 
     name: str
-    inputs: Tensor
-    targets: Tensor
+    inputs: Tensors
+    targets: Tensors
 
     def __len__(self) -> int:
-        return int(self.targets.shape[0])
+        return int(self.inputs[0].shape[0])
 
 
 @dataclass(frozen=True)
@@ -89,27 +92,33 @@ class DataSet:
     """Everything the later stages know about the data.
 
     Attributes:
-        classes: names by output index; empty for regression.
+        preprocess: of each input.
+        labels: what is known about each target.
         notes: what was decided while reading, in words.
         skipped: broken examples that were left out, `path: why`.
-        named: the source itself names its classes (folders, class labels, strings), so that
-            their number is certain; otherwise `classes` counts up to the largest label seen.
+        names: of the inputs, where the source has several; empty for one.
     """
 
     task: Task
     train: Split
     choose: Split
     validation: Split
-    preprocess: Preprocess
-    classes: tuple[str, ...]
+    preprocess: tuple[Preprocess, ...]
+    labels: tuple[Labels, ...]
     notes: tuple[str, ...]
     skipped: tuple[str, ...]
-    named: bool = True
+    names: tuple[str, ...] = ()
 
+    def prepare(self, stored: Sequence[Tensor]) -> Tensors:
+        """A batch of stored inputs as the network takes them; always copies."""
+        return tuple(own(item) for own, item in zip(self.preprocess, stored, strict=True))
 
-def in_numbers(shape: tuple[int, ...]) -> str:
-    """A shape as people write it: `3x32x32`."""
-    return "x".join(str(extent) for extent in shape) or "a single number"
+    def preprocess_in_words(self) -> str:
+        """What is done to the inputs, as the report states it."""
+        if len(self.preprocess) == 1:
+            return self.preprocess[0].in_words()
+        pairs = zip(self.names, self.preprocess, strict=True)
+        return "; ".join(f"{name} {own.in_words()}" for name, own in pairs)
 
 
 def _along_channels(numbers: tuple[float, ...], values: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunecli.data.records import Task
+from prunecli.choices import TaskName
 from prunecli.errors import DataError
+from prunecli.tasks import Labels
 
 AnyArray = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
@@ -58,13 +59,15 @@ class Part:
 
     Attributes:
         where: how a message names it.
-        targets: `(N,)` int64 classes, or `(N,)` or `(N, K)` float32.
-        examples: `(N, ...)` numbers that are the model's input, or images.
+        targets: one array for each target, `(N, ...)`, int64 for classes, else float32.
+        examples: one for each input: `(N, ...)` numbers, or images.
+        count: N, which is not known from images alone.
     """
 
     where: str
-    targets: AnyArray
-    examples: AnyArray | Blobs
+    targets: tuple[AnyArray, ...]
+    examples: tuple[AnyArray | Blobs, ...]
+    count: int
 
 
 @dataclass(frozen=True)
@@ -72,25 +75,47 @@ class Source:
     """A source that has been understood but not yet read.
 
     Attributes:
-        classes, named: as in `DataSet`.
+        labels: of each target; empty where the task needs none.
+        names: of the inputs, where there are several.
     """
 
-    task: Task
     parts: Mapping[Role, Part]
-    classes: tuple[str, ...] = ()
-    named: bool = True
+    labels: tuple[Labels, ...]
     notes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+    def classes_of(self, part: Part) -> Rows | None:
+        """The class of every example, where each has one."""
+        for labels, targets in zip(self.labels, part.targets, strict=True):
+            if labels.kind is TaskName.CLASSIFICATION:
+                return targets
+        return None
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Encoded targets of every part, and how they were understood."""
+    """One target of every part, encoded, and how it was understood."""
 
-    task: Task
+    labels: Labels
     values: Mapping[Role, AnyArray]
-    classes: tuple[str, ...]
-    named: bool
     note: str
+
+
+def single(
+    parts: Mapping[Role, tuple[str, AnyArray | Blobs]],
+    targets: Targets,
+    notes: tuple[str, ...] = (),
+) -> Source:
+    """A source with one input and one target.
+
+    Args:
+        parts: what messages name each part, and its examples.
+    """
+    made = {
+        role: Part(where, (targets.values[role],), (examples,), len(targets.values[role]))
+        for role, (where, examples) in parts.items()
+    }
+    return Source(made, (targets.labels,), notes)
 
 
 _ROLE_WORDS = {

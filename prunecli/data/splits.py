@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunecli.config import DataConfig
-from prunecli.data.records import Task
 from prunecli.data.source import AnyArray, Part, Role, Rows, Source, counted
 from prunecli.errors import DataError
 
@@ -48,16 +47,17 @@ def plan_splits(source: Source, config: DataConfig) -> Plan:
     """
     learn, judge, notes = _find_parts(source)
     part, seed = source.parts[learn], config.seed
-    pool = np.arange(len(part.targets))
+    pool = np.arange(part.count)
+    how = "" if source.classes_of(part) is None else "stratified, "
     if judge is learn:
         missing = "validation" if learn is Role.TRAIN else "training"
         notes.append(
             f"no {missing} split: {HELD_OUT_SHARE:.0%} of {part.where} is held out for "
-            f"validation ({'' if source.task is Task.REGRESSION else 'stratified, '}seed {seed})"
+            f"validation ({how}seed {seed})"
         )
         judged, pool = _hold_out(source, part, pool, seed)
     else:
-        judged = np.arange(len(source.parts[judge].targets))
+        judged = np.arange(source.parts[judge].count)
     _check_enough(part.where, len(pool), 2, "training and choosing")
     _check_enough(source.parts[judge].where, len(judged), 1, "validation")
     if config.max_samples is not None:
@@ -86,9 +86,8 @@ def _find_parts(source: Source) -> tuple[Role, Role, list[str]]:
 
 def _labelled(source: Source, part: Part, rows: Rows | None = None) -> AnyArray | None:
     """The labels to stratify by, if there are labels."""
-    if source.task is Task.REGRESSION:
-        return None
-    return part.targets if rows is None else part.targets[rows]
+    classes = source.classes_of(part)
+    return classes if classes is None or rows is None else classes[rows]
 
 
 def _hold_out(source: Source, part: Part, pool: Rows, seed: int) -> tuple[Rows, Rows]:

@@ -13,11 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prunecli.data.records import Task
+from prunecli.choices import TaskName
 from prunecli.data.source import (
     TARGET_NAMES,
     AnyArray,
-    Part,
     Role,
     Source,
     Targets,
@@ -26,8 +25,10 @@ from prunecli.data.source import (
     listed,
     names_to_labels,
     numbered_classes,
+    single,
 )
 from prunecli.errors import DataError
+from prunecli.tasks import Labels
 
 FEW_CLASSES = 100
 """Integer targets with more distinct values than this are quantities, not classes."""
@@ -68,12 +69,9 @@ def from_tables(tables: Mapping[Role, NamedTable], target: str | None = None) ->
         _check_columns(named, learn)
         used[role] = named
     targets = encode_targets(used, target)
-    parts = {
-        role: Part(named.where, targets.values[role], _features(named, features))
-        for role, named in used.items()
-    }
+    parts = {role: (named.where, _features(named, features)) for role, named in used.items()}
     notes = [targets.note, f"{counted(len(features), 'feature')}: {listed(features)}", *notes]
-    return Source(targets.task, parts, targets.classes, targets.named, tuple(notes))
+    return single(parts, targets, tuple(notes))
 
 
 def encode_targets(
@@ -109,7 +107,7 @@ def encode_targets(
         )
     values = {role: _numbers(tables[role].where, target, c) for role, c in columns.items()}
     note = f"target: column {target!r}, numbers (regression)"
-    return Targets(Task.REGRESSION, values, (), True, note)
+    return Targets(Labels(TaskName.REGRESSION), values, note)
 
 
 def _named_targets(
@@ -135,7 +133,7 @@ def _named_targets(
         for role, column in columns.items()
     }
     note = f"target: column {target!r}, {counted(len(classes), 'class')}: {listed(classes)}"
-    return Targets(Task.CLASSIFICATION, values, classes, True, note)
+    return Targets(Labels(TaskName.CLASSIFICATION, classes), values, note)
 
 
 def _numbered_targets(
@@ -162,10 +160,10 @@ def _numbered_targets(
             )
     if names:
         note = f"target: column {target!r}, {counted(len(names), 'class')}: {listed(names)}"
-        return Targets(Task.CLASSIFICATION, values, names, True, note)
+        return Targets(Labels(TaskName.CLASSIFICATION, names), values, note)
     classes = numbered_classes(values.values())
     note = f"target: column {target!r}, class numbers up to {len(classes) - 1}"
-    return Targets(Task.CLASSIFICATION, values, classes, False, note)
+    return Targets(Labels(TaskName.CLASSIFICATION, classes, named=False), values, note)
 
 
 def _few_values(column: Any) -> bool:

@@ -220,11 +220,11 @@ def fx_outputs(network: fx.GraphModule) -> list[fx.Node]:
     return found
 
 
-def output_shape(captured: Captured) -> tuple[int, ...]:
-    """Shape of the first output for the example inputs."""
+def output_shapes(captured: Captured) -> tuple[tuple[int, ...], ...]:
+    """Shapes of the outputs for the example inputs."""
     with torch.no_grad():
-        first = torch.utils._pytree.tree_leaves(captured.network(*captured.inputs))[0]
-    return tuple(first.shape)
+        found = torch.utils._pytree.tree_leaves(captured.network(*captured.inputs))
+    return tuple(tuple(item.shape) for item in found)
 
 
 def recapture(network: fx.GraphModule, captured: Captured) -> ExportedProgram:

@@ -4,6 +4,8 @@ Stage: graph. In: a graph and its inputs, in the order of its placeholders. Out:
 nothing.
 """
 
+from collections.abc import Iterable
+from functools import reduce
 from typing import Any
 
 import torch
@@ -44,6 +46,12 @@ class Stepper(fx.Interpreter):
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         return cast(super().get_attr(target, args, kwargs), self.precision)
+
+
+def at_least_single(inputs: Iterable[Tensor]) -> torch.dtype:
+    """The precision of the inputs that are numbers, at least single."""
+    kinds = (item.dtype for item in inputs if item.is_floating_point())
+    return reduce(torch.promote_types, kinds, torch.float32)
 
 
 def cast(item: Any, precision: torch.dtype) -> Any:

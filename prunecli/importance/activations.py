@@ -22,11 +22,12 @@ from prunecli.errors import ModelError
 from prunecli.graph.coupling import STAYS, Coupling, UnitArray
 from prunecli.graph.fields import Value
 from prunecli.graph.nodes import argument, operator_name
-from prunecli.graph.stepping import Stepper
+from prunecli.graph.stepping import Stepper, at_least_single
 from prunecli.graph.walk import Flow
 from prunecli.importance.evidence import Evidence
 from prunecli.importance.gradients import checked_loss
 from prunecli.importance.scores import Scores
+from prunecli.tasks import Tensors
 
 RECURRENT = frozenset(f"aten.{name}" for name in ("lstm", "gru", "rnn_tanh", "rnn_relu"))
 
@@ -121,11 +122,10 @@ def _measured(
     with torch.no_grad():
         for inputs, _ in evidence.batches("activations", cuts):
             found, _ = observe(evidence.captured.network, inputs, places)
-            examples += len(inputs)
+            batch = len(inputs[0])
+            examples += batch
             for place, site in enumerate(places):
-                pieces = [
-                    site.entries(item) * len(inputs) for item in measure.pieces(found[site.node])
-                ]
+                pieces = [site.entries(item) * batch for item in measure.pieces(found[site.node])]
                 known = totals.get(place, [torch.zeros(())] * len(pieces))
                 totals[place] = [a + b for a, b in zip(known, pieces, strict=True)]
     return [
@@ -145,32 +145,39 @@ def _taylor(evidence: Evidence, places: Sequence[Site], count: int) -> list[Scor
     cuts = evidence.cuts(1)
     for inputs, targets in evidence.batches("activations and gradients of examples", cuts):
         with torch.enable_grad():
-            # Not the leaf itself, which could not be worked on in place.
-            found, outputs = observe(network, inputs.requires_grad_().clone(), places)
+            found, outputs = observe(network, tuple(map(_tracked, inputs)), places)
             loss = checked_loss(task, outputs, targets)
-            values = list(found.values())
-            slopes = torch.autograd.grad(loss, values, allow_unused=True)
+            # Of indices and of what is computed from them alone there are none.
+            moving = {name: value for name, value in found.items() if value.requires_grad}
+            slopes = torch.autograd.grad(loss, list(moving.values()), allow_unused=True)
+        known = dict(zip(moving, slopes, strict=True))
         products = {
             name: torch.zeros_like(value) if slope is None else value.detach() * slope
-            for (name, value), slope in zip(found.items(), slopes, strict=True)
+            for name, value in found.items()
+            for slope in (known.get(name),)
         }
         for site, total in zip(places, totals, strict=True):
             total += np.abs(site.per_unit(site.entries(products[site.node]), count))
     return [total / len(cuts) for total in totals]
 
 
+def _tracked(inputs: Tensor) -> Tensor:
+    """An input that everything made of it has gradients of. Not the leaf itself, which could not
+    be worked on in place."""
+    return inputs.requires_grad_().clone() if inputs.is_floating_point() else inputs
+
+
 def observe(
-    network: fx.GraphModule, inputs: Tensor, places: Sequence[Site]
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Run the network on one batch; returns the values at `places` and the first output.
+    network: fx.GraphModule, inputs: Tensors, places: Sequence[Site]
+) -> tuple[dict[str, Tensor], Tensors]:
+    """Run the network on one batch; returns the values at `places` and the outputs.
 
     Raises:
         ModelError: a value is overwritten later.
     """
     wanted = {site.node for site in places}
-    precision = torch.promote_types(inputs.dtype, torch.float32)
-    stepper = Stepper(network, precision)
-    given_inputs = iter([inputs])
+    stepper = Stepper(network, at_least_single(inputs))
+    given_inputs = iter(inputs)
     found: dict[str, Tensor] = {}
     versions: dict[str, int] = {}
     result: Any = None
@@ -184,9 +191,7 @@ def observe(
             f"network: {changed} is overwritten after it was read, its activations cannot be seen",
             "use --strategy structured, or a network that does not work in place there",
         )
-    first = result[0] if isinstance(result, tuple) else result
-    assert isinstance(first, Tensor)
-    return found, first
+    return found, result if isinstance(result, tuple) else (result,)
 
 
 def sites(network: fx.GraphModule, flow: Flow, coupling: Coupling) -> tuple[Site, ...]:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, fx
 
 from prunecli.choices import Criterion
-from prunecli.data import loss_of
 from prunecli.errors import ConfigError, TrainingError
 from prunecli.graph.blocks import Block
 from prunecli.graph.bypass import run_without
@@ -92,10 +91,15 @@ def _losses(blocks: Sequence[Block], evidence: Evidence) -> Scores:
         for number, left_out in enumerate([(), *((block,) for block in blocks)]):
             loss, count = 0.0, 0
             for place, cut in enumerate(cuts):
-                inputs, targets = given.inputs[cut], given.targets[cut]
-                output = run_without(network, left_out, (inputs,))[0]
-                loss += float(loss_of(given.task, output.double(), targets)) * len(inputs)
-                count += len(inputs)
+                inputs, targets = (
+                    tuple(item[cut] for item in items) for items in (given.inputs, given.targets)
+                )
+                outputs = run_without(network, left_out, inputs)
+                exact = tuple(
+                    item.double() if item.is_floating_point() else item for item in outputs
+                )
+                loss += float(given.task.loss(exact, targets, 0.0)) * len(inputs[0])
+                count += len(inputs[0])
                 step.update(number * len(cuts) + place + 1)
             found.append(loss / count)
             _check_finite(found[-1], left_out[0].name if left_out else "")
@@ -112,7 +116,7 @@ def _changes(blocks: Sequence[Block], flow: Flow, evidence: Evidence) -> Scores:
     cuts = evidence.cuts(BATCH, rest=True)
     for inputs, _ in evidence.batches("comparing what goes into blocks and comes out", cuts):
         with torch.no_grad():
-            runner.run(inputs)
+            runner.run(*inputs)
     scores = np.asarray([1.0 - runner.mean(block.name) for block in blocks], dtype=np.float64)
     for block, score in zip(blocks, scores, strict=True):
         _check_finite(float(score), block.name)

@@ -5,9 +5,7 @@ Stage: importance. A plain record.
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from prunecli.data import Task
+from prunecli.tasks import Task, Tensors
 
 
 @dataclass(frozen=True)
@@ -15,14 +13,13 @@ class Calibration:
     """Prepared training examples, never from the validation split.
 
     Attributes:
-        inputs: `(N, ...)`, as the network takes them. N: examples.
-        targets: `(N,)` classes or `(N, ...)` numbers.
-        task: what the targets are.
+        inputs: each `(N, ...)`, as the network takes them. N: examples.
+        targets: each `(N, ...)`, as the task takes them.
     """
 
-    inputs: Tensor
-    targets: Tensor
+    inputs: Tensors
+    targets: Tensors
     task: Task
 
     def __len__(self) -> int:
-        return int(self.inputs.shape[0])
+        return int(self.inputs[0].shape[0])

@@ -7,12 +7,11 @@ no criterion.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from prunecli.errors import ConfigError
 from prunecli.graph.capture import Captured
 from prunecli.importance.calibration import Calibration
 from prunecli.progress import Reporter
+from prunecli.tasks import Tensors
 
 BATCH = 32
 """Examples whose mean loss gives one gradient, where the network takes any number."""
@@ -73,7 +72,7 @@ class Evidence:
             places.append(slice(size * whole, used))
         return places
 
-    def batches(self, title: str, cuts: list[slice]) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, title: str, cuts: list[slice]) -> Iterator[tuple[Tensors, Tensors]]:
         """Inputs and targets of each of `cuts`, with progress.
 
         The inputs are copies: a network may work on its input in place.
@@ -81,5 +80,8 @@ class Evidence:
         examples = self.examples()
         with self.reporter.step(title, len(cuts)) as step:
             for done, cut in enumerate(cuts):
-                yield examples.inputs[cut].clone(), examples.targets[cut]
+                yield (
+                    tuple(item[cut].clone() for item in examples.inputs),
+                    tuple(item[cut] for item in examples.targets),
+                )
                 step.update(done + 1)

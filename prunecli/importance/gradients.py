@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, fx
 from torch.func import functional_call
 
-from prunecli.data import Task, loss_of
 from prunecli.errors import ModelError, TrainingError
 from prunecli.importance.evidence import BATCH, Evidence
+from prunecli.tasks import Task, Tensors
 
 Statistics = Mapping[str, Tensor]
 """Parameter name -> one number per element, in at least single precision."""
@@ -94,7 +94,7 @@ def gradients(
     network: fx.GraphModule,
     weights: Mapping[str, Tensor],
     names: Sequence[str],
-    batch: tuple[Tensor, Tensor],
+    batch: tuple[Tensors, Tensors],
     task: Task,
 ) -> dict[str, Tensor]:
     """Gradients of the mean loss of a batch at `weights`; zeros where nothing depends on one.
@@ -104,7 +104,7 @@ def gradients(
     """
     asked = [weights[name] for name in names]
     with torch.enable_grad():
-        outputs = functional_call(network, dict(weights), (batch[0],))
+        outputs = functional_call(network, dict(weights), batch[0])
         loss = checked_loss(task, outputs, batch[1])
         found = torch.autograd.grad(loss, asked, allow_unused=True)
     known = {
@@ -117,14 +117,13 @@ def gradients(
     return known
 
 
-def checked_loss(task: Task, outputs: Tensor | tuple[Tensor, ...], targets: Tensor) -> Tensor:
-    """Mean loss of the first output, which gradients can be taken of.
+def checked_loss(task: Task, outputs: Tensor | Tensors, targets: Tensors) -> Tensor:
+    """Mean loss, which gradients can be taken of.
 
     Raises:
         ModelError, TrainingError: see `each_gradient`.
     """
-    first = outputs[0] if isinstance(outputs, tuple) else outputs
-    loss = loss_of(task, first, targets)
+    loss = task.loss(outputs if isinstance(outputs, tuple) else (outputs,), targets, 0.0)
     if not loss.requires_grad:
         raise ModelError(
             "network: the loss must change with the weights, got an output without gradients",

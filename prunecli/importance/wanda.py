@@ -22,9 +22,10 @@ from prunecli.errors import ModelError
 from prunecli.graph.maskable import MOVES, Maskable
 from prunecli.graph.nodes import attribute, operator_name
 from prunecli.graph.reading import VECTORS
-from prunecli.graph.stepping import Stepper
+from prunecli.graph.stepping import Stepper, at_least_single
 from prunecli.importance.evidence import Evidence
 from prunecli.importance.feeding import FEEDS
+from prunecli.tasks import Tensors
 
 
 def input_norms(evidence: Evidence, maskables: Sequence[Maskable]) -> Mapping[str, Tensor]:
@@ -113,14 +114,14 @@ def _origin(node: fx.Node) -> tuple[fx.Node, tuple[fx.Node, ...]]:
 
 
 def _run(
-    network: fx.GraphModule, inputs: Tensor, readers: _Readers
+    network: fx.GraphModule, inputs: Tensors, readers: _Readers
 ) -> Iterator[tuple[_Read, Tensor]]:
     """Run one batch; for every weight at every reader, sums of squares placed in the parameter."""
-    stepper = Stepper(network, torch.promote_types(inputs.dtype, torch.float32))
+    stepper = Stepper(network, at_least_single(inputs))
     reads = [read for own in readers.values() for read in own.values()]
     moving = {node: read.shape for read in reads for node in read.path}
     moved: dict[fx.Node, Tensor] = {}
-    given_inputs = iter([inputs])
+    given_inputs = iter(inputs)
     for node in network.graph.nodes:
         if node in moving:
             moved[node] = _moved(stepper, node, moving[node], moved)

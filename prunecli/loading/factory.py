@@ -48,7 +48,7 @@ def build_module(
         ModelError: the user's code raised, or returned something else than an `nn.Module`.
     """
     where, name = _split(spec)
-    is_file = where.endswith(".py") or "/" in where or "\\" in where
+    is_file = _is_file(where)
     folders = (Path(where).resolve().parent, *near) if is_file else near
     hint = "run this code on its own to find the cause; --model-arg key=value passes arguments"
     with user_code(f"--model {spec}", folders, hint):
@@ -68,8 +68,38 @@ def _factory(spec: str, where: str, name: str, is_file: bool) -> Any:
         found = library_factory(spec, where, name)
         if found is not None:
             return found
-    source = _import_file(spec, Path(where)) if is_file else _import_module(spec, where)
-    return _attribute(spec, source, name)
+    return _found(f"--model {spec}", where, name, is_file)
+
+
+def import_object(flag: str, spec: str) -> tuple[Any, Path | None]:
+    """What the user's own code calls so: `FILE.py:name` or `package.module:name`.
+
+    Args:
+        flag: that it was given with, for messages.
+
+    Returns:
+        The object, and the folder that its code needs on `sys.path` while it runs.
+
+    Raises:
+        ConfigError: it cannot be found.
+        ModelError: importing raised.
+    """
+    where, _, name = spec.rpartition(":")
+    is_file = _is_file(where)
+    folder = Path(where).resolve().parent if is_file else None
+    hint = "run this code on its own to find the cause"
+    with user_code(f"{flag} {spec}", () if folder is None else (folder,), hint):
+        return _found(f"{flag} {spec}", where, name, is_file), folder
+
+
+def _is_file(where: str) -> bool:
+    return where.endswith(".py") or "/" in where or "\\" in where
+
+
+def _found(said: str, where: str, name: str, is_file: bool) -> Any:
+    """Args: said: the flag as it was given, for messages."""
+    source = _import_file(said, Path(where)) if is_file else _import_module(said, where)
+    return _attribute(said, source, name)
 
 
 def parse_value(text: str) -> object:
@@ -92,51 +122,50 @@ def _split(spec: str) -> tuple[str, str]:
     return where, name
 
 
-def _import_file(spec: str, path: Path) -> ModuleType:
+def _import_file(said: str, path: Path) -> ModuleType:
     if not path.is_file():
         names = sorted(entry.name for entry in path.parent.glob("*.py"))
         close = difflib.get_close_matches(path.name, names, n=1)
         raise ConfigError(
-            f"--model {spec}: the file must exist, got no such file {path}",
+            f"{said}: the file must exist, got no such file {path}",
             f"did you mean {path.parent / close[0]}?" if close else "check the path",
         )
     # A name of our own: the file's stem may be that of an installed or built-in module.
     name = f"_prunecli_model_{path.stem}"
     found = importlib.util.spec_from_file_location(name, path)
     if found is None or found.loader is None:
-        raise ConfigError(f"--model {spec}: a Python file is needed, got {path}", SPEC_HINT)
+        raise ConfigError(f"{said}: a Python file is needed, got {path}", SPEC_HINT)
     module = importlib.util.module_from_spec(found)
     sys.modules[name] = module  # dataclasses and pickling look their module up there
     found.loader.exec_module(module)
     return module
 
 
-def _import_module(spec: str, name: str) -> ModuleType:
+def _import_module(said: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or name
         if name == missing or name.startswith(f"{missing}."):
             raise ConfigError(
-                f"--model {spec}: the module must be importable, got no module named {missing!r}",
+                f"{said}: the module must be importable, got no module named {missing!r}",
                 "install it, or give the file instead: --model path/to/net.py:factory",
             ) from error
         raise
 
 
-def _attribute(spec: str, source: ModuleType, name: str) -> Any:
+def _attribute(said: str, source: ModuleType, name: str) -> Any:
     found: Any = source
     for part in name.split("."):
         if not hasattr(found, part):
             raise ConfigError(
-                f"--model {spec}: the factory must exist, got no {part!r} in {_called(source)}",
+                f"{said}: the factory must exist, got no {part!r} in {_called(source)}",
                 _suggest(found, part),
             )
         found = getattr(found, part)
     if not callable(found):
         raise ConfigError(
-            f"--model {spec}: the factory must be a function or a class, "
-            f"got {type(found).__name__}",
+            f"{said}: the factory must be a function or a class, got {type(found).__name__}",
             _suggest(source, name),
         )
     return found

@@ -1,6 +1,6 @@
 """An ONNX file as something that answers numpy batches, in onnxruntime.
 
-Stage: measure. In: the path of an `.onnx` file, batches. Out: the network's first output.
+Stage: measure. In: the path of an `.onnx` file, batches. Out: the network's outputs.
 Never computes a network in torch, never writes.
 """
 
@@ -32,8 +32,8 @@ class Executor(Protocol):
     def fit(self, examples: Sequence[Array], size: int) -> tuple[Array, ...]:
         """One array for each input, with `size` examples where an input has a batch."""
 
-    def run(self, batch: Sequence[Array]) -> Array:
-        """The network's first output, examples first; `batch` has one array for each input."""
+    def run(self, batch: Sequence[Array]) -> tuple[Array, ...]:
+        """The network's outputs, examples first; `batch` has one array for each input."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class OnnxSession:
             for item, array in zip(self.inputs, examples, strict=True)
         )
 
-    def run(self, batch: Sequence[Array]) -> Array:
-        """The first output for `batch`, one array for each input.
+    def run(self, batch: Sequence[Array]) -> tuple[Array, ...]:
+        """The outputs for `batch`, one array for each input.
 
         Raises:
             ModelError: onnxruntime rejects the batch or fails while computing.
@@ -91,7 +91,7 @@ class OnnxSession:
                 f"{self.path}: must run on input of shape {shapes}, got: {first_line(error)}",
                 "check --input-shape",
             ) from error
-        return np.asarray(outputs[0])
+        return tuple(map(np.asarray, outputs))
 
 
 def open_session(path: Path, threads: int | None) -> OnnxSession:
@@ -139,21 +139,21 @@ def fit_batch(examples: Array, size: int) -> Array:
     return np.ascontiguousarray(examples[np.arange(size) % len(examples)])
 
 
-def predict(executor: Executor, examples: Array) -> Array:
-    """Outputs of a network with one input for any number of examples, also where the network
-    fixes its batch.
+def predict(executor: Executor, examples: Sequence[Array]) -> tuple[Array, ...]:
+    """Outputs of a network for any number of examples, also where the network fixes its batch.
 
     Args:
-        examples: (N, ...), N at least 1.
+        examples: one array (N, ...) for each input, N at least 1.
 
     Returns:
-        (N, ...): a fixed batch's padding is dropped again.
+        One array (N, ...) for each output: a fixed batch's padding is dropped again.
     """
     size = executor.batch_size
     if size is None:
-        return executor.run((examples,))
-    outputs = []
-    for start in range(0, len(examples), size):
-        chunk = examples[start : start + size]
-        outputs.append(executor.run((fit_batch(chunk, size),))[: len(chunk)])
-    return np.concatenate(outputs)
+        return executor.run(examples)
+    parts = []
+    for start in range(0, len(examples[0]), size):
+        chunk = tuple(item[start : start + size] for item in examples)
+        outputs = executor.run(tuple(fit_batch(item, size) for item in chunk))
+        parts.append(tuple(item[: len(chunk[0])] for item in outputs))
+    return tuple(np.concatenate(items) for items in zip(*parts, strict=True))

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from prunecli.choices import TaskName
+
 MODEL, DATA = "Model", "Data"
 
 Checkpoint = Annotated[
@@ -95,4 +97,15 @@ ImageSize = Annotated[
 MaxSamples = Annotated[
     int | None,
     typer.Option(metavar="N", help="Read at most N examples of each split.", rich_help_panel=DATA),
+]
+TaskOption = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="NAME|OUTPUT=NAME:WEIGHT,...|FILE.py:Task",
+        help=f"What the network is trained for: {', '.join(TaskName)} (the original's outputs, no "
+        "labels needed), several outputs at once (the first leads), or a task of your own. Left "
+        "out: classification or regression, as the targets look.",
+        rich_help_panel=DATA,
+    ),
 ]

@@ -178,9 +178,9 @@ MaxDrop = Annotated[
     str | None,
     typer.Option(
         "--max-drop",
-        metavar="1pp",
-        help="Percentage points of validation accuracy that may be lost: a round that loses more "
-        "is taken back, and a smaller step is tried.",
+        metavar="1pp|5%",
+        help="What may be lost of the validation score, in points (1pp) or as a share of it (5%): "
+        "a round that loses more is taken back, and a smaller step is tried.",
         rich_help_panel=WHEN,
     ),
 ]

@@ -172,7 +172,7 @@ def reconstruct_layers(
             )
             what = f"reconstructed {done.layers} layers"
     job.ledger.remark(
-        f"{what} from {len(examples)} unlabelled training examples before any training"
+        f"{what} from {len(examples[0])} unlabelled training examples before any training"
     )
     # Biases take up what the weights cannot reach, masked ones too.
     apply_masks(network, masks)

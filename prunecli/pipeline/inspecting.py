@@ -20,7 +20,7 @@ from prunecli.importance.scores import Scores
 from prunecli.importance.units import score_units
 from prunecli.pipeline.ledger import Ledger
 from prunecli.pipeline.planning import frozen_rows
-from prunecli.pipeline.prepare import can_train, prepare
+from prunecli.pipeline.prepare import prepare
 from prunecli.progress import Reporter
 from prunecli.removal import Removal, Target, UnitsWanted, mixture
 from prunecli.report.advice import source_line
@@ -136,7 +136,8 @@ def _next_command(config: ModelConfig, captured: Captured, before: Cost, least: 
         words += ["--input", spec.in_words()]
     if config.allow_pickle:
         words.append("--allow-pickle")
-    data = ("--data", "PATH") if can_train(captured) else ()
+    simple = len(captured.inputs) == 1 and captured.inputs[0].is_floating_point()
+    data = ("--data", "PATH") if simple else ()
     return shlex.join([*words, *data, *_target(before, least)])
 
 

@@ -17,6 +17,7 @@ from prunecli.pipeline.ledger import Ledger
 from prunecli.pipeline.prepare import Prepared
 from prunecli.progress import Reporter
 from prunecli.recovery import affordable
+from prunecli.tasks import Tensors
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,18 @@ class Job:
         if not captured.dynamic_batch:
             number = max(number // captured.batch, 1) * captured.batch
         places = _drawn(data, number, self.seed + 1)
-        inputs = data.preprocess(data.train.inputs[places])
-        return Calibration(inputs, data.train.targets[places], data.task)
+        inputs = data.prepare(tuple(item[places] for item in data.train.inputs))
+        targets = tuple(item[places] for item in data.train.targets)
+        return Calibration(inputs, targets, data.task)
 
-    def unlabelled(self, captured: Captured, number: int) -> Tensor | None:
+    def unlabelled(self, captured: Captured, number: int) -> Tensors | None:
         """Prepared inputs of at most `number` training examples, as many as memory allows."""
         data = self.prepared.data
         if data is None:
             return None
         number = affordable(captured, number) if captured.dynamic_batch else captured.batch
-        return data.preprocess(data.train.inputs[_drawn(data, number, self.seed)])
+        places = _drawn(data, number, self.seed)
+        return data.prepare(tuple(item[places] for item in data.train.inputs))
 
 
 def _drawn(data: DataSet, number: int, seed: int) -> Tensor:

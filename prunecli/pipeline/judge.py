@@ -7,15 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from prunecli.config import MeasureConfig
-from prunecli.data import DataSet, Task, batches
+from prunecli.data import DataSet, batches
 from prunecli.graph.cost import Cost
 from prunecli.measure.latency import Comparison, compare_latency
-from prunecli.measure.score import Metric, Score, score_file
+from prunecli.measure.score import Arrays, Score, score_file
 from prunecli.measure.size import file_size
 from prunecli.pipeline.ledger import Ledger
 from prunecli.progress import Reporter
@@ -24,30 +22,25 @@ from prunecli.report.record import LatencySetup, Row, RowName, Scoring, Spread, 
 SCORING_BATCH = 256
 
 
-def metric_of(data: DataSet) -> Metric:
-    """What the table shows for this data."""
-    return "accuracy" if data.task is Task.CLASSIFICATION else "mse"
-
-
 def score(path: Path, data: DataSet, reporter: Reporter) -> Score:
-    """Score of a file on the whole validation split, in onnxruntime."""
-    return score_file(path, _arrays(data), metric_of(data), reporter, examples=len(data.validation))
+    """Scores of a file on the whole validation split, in onnxruntime."""
+    return score_file(path, _arrays(data), data.task, reporter, examples=len(data.validation))
 
 
-def _arrays(data: DataSet) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.generic]]]:
-    for inputs, targets in batches(data.validation, data.preprocess, SCORING_BATCH):
-        yield inputs.numpy(), targets.numpy()
+def _arrays(data: DataSet) -> Iterator[tuple[Arrays, Arrays]]:
+    for inputs, targets in batches(data.validation, data.prepare, SCORING_BATCH):
+        yield tuple(item.numpy() for item in inputs), tuple(item.numpy() for item in targets)
 
 
 def check_chance(found: Score, ledger: Ledger, reporter: Reporter) -> None:
     """Say at once when the original guesses: then nothing after it means anything."""
-    better = found.value > found.chance if found.higher_is_better else found.value < found.chance
-    if better:
+    # Where a constant answer is as good, the original is no better.
+    if found.chance is None or not found.metric.at_least_as_good(found.chance, found.value):
         return
     text = (
-        f"the original model scores {found.value:.4g} ({found.metric}), no better than a constant "
-        f"answer ({found.chance:.4g}): the preprocessing (--mean, --std, --image-size) or the "
-        "labels are wrong"
+        f"the original model scores {found.value:.4g} ({found.metric.name}), no better than a "
+        f"constant answer ({found.chance:.4g}): the preprocessing (--mean, --std, --image-size) or "
+        "the labels are wrong"
     )
     ledger.warn(text)
     reporter.warn(text)
@@ -89,7 +82,13 @@ def measure(
     if first is not None:
         ledger.note(
             scoring=Scoring(
-                first.metric, "validation", first.examples, first.higher_is_better, first.chance
+                first.metric.name,
+                "validation",
+                first.examples,
+                first.metric.higher_is_better,
+                first.chance,
+                first.metric,
+                tuple(metric for metric, _ in first.others),
             )
         )
 
@@ -105,4 +104,7 @@ def _row(name: RowName, path: Path, cost: Cost, found: Score | None, compared: C
         Spread(timing.latency.low_ms, timing.latency.p50_ms, timing.latency.high_ms),
         Spread(timing.speedup.low, timing.speedup.p50, timing.speedup.high),
     )
-    return row if found is None else replace(row, score=found.value, r2=found.r2)
+    if found is None:
+        return row
+    others = {metric.name: value for metric, value in found.others}
+    return replace(row, score=found.value, others=others, r2=others.get("r2"))

@@ -7,23 +7,26 @@ import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
 from prunecli.config import InputSpec, ModelConfig, RunConfig
-from prunecli.data import DataSet, check_outputs, open_data
+from prunecli.data import DataSet, open_data
 from prunecli.errors import ConfigError
+from prunecli.graph.calling import POSITIONAL
 from prunecli.graph.capture import (
     Captured,
     capture,
     capture_program,
     fitting_example,
-    output_shape,
 )
 from prunecli.graph.inputs import Example, of_shape, of_specs
 from prunecli.loading import LoadedModel, load_model
+from prunecli.pipeline.fitting import examples_from, fitted, note_outputs, specs_of
 from prunecli.pipeline.ledger import Ledger
 from prunecli.progress import Reporter
+from prunecli.recovery.objective import check_objective
 from prunecli.report import record
 
 
@@ -56,19 +59,24 @@ def prepare(config: RunConfig, ledger: Ledger, reporter: Reporter) -> Prepared:
     data = None
     if config.data is not None:
         with ledger.stage("data"):
-            data = open_data(config.data, sample_shape=sample_shape, reporter=reporter)
+            data = open_data(
+                config.data,
+                sample_shape=sample_shape,
+                reporter=reporter,
+                inputs=_input_names(config.model, loaded),
+            )
             ledger.note(data=_data_record(config, data))
     with ledger.stage("capture"), reporter.step("capturing the network"):
         captured = _capture(config, loaded, data)
         ledger.remark(*captured.notes)
-        if data is not None:
-            _check_one_input(captured)
-            check_outputs(data, output_shape(captured))
-            if len(captured.outputs) > 1:
-                ledger.remark(
-                    f"of {len(captured.outputs)} outputs, {captured.outputs[0]} is trained and "
-                    "scored with --data; all are exported"
-                )
+    if data is not None:
+        assert config.data is not None
+        with ledger.stage("fit"), reporter.step("fitting data and network"):
+            data = fitted(data, captured, config.data.task)
+            ledger.note(data=_data_record(config, data))
+            check_objective(data.task, config.train)
+            note = note_outputs(data.task, captured)
+            ledger.remark(*([note] if note else []))
     return Prepared(loaded.sha256, captured, data)
 
 
@@ -95,9 +103,9 @@ def _sample_shape(config: RunConfig, loaded: LoadedModel) -> tuple[int, ...] | N
 
 
 def _program_shape(program: ExportedProgram) -> tuple[int, ...] | None:
-    positional = (program.example_inputs or ((), {}))[0]
-    first = positional[0] if positional else None
-    return tuple(first.shape) if isinstance(first, Tensor) else None
+    leaves = torch.utils._pytree.tree_leaves(program.example_inputs or ((), {}))
+    tensors = [item for item in leaves if isinstance(item, Tensor)]
+    return tuple(tensors[0].shape) if len(tensors) == 1 else None
 
 
 def _capture(config: RunConfig, loaded: LoadedModel, data: DataSet | None) -> Captured:
@@ -125,7 +133,10 @@ def _examples(config: ModelConfig, loaded: LoadedModel, data: DataSet | None) ->
     if config.input_shape is not None:
         return of_shape(config.input_shape)
     if data is not None:
-        return of_shape((1, *data.preprocess(data.train.inputs[:1]).shape[1:]))
+        specs = specs_of(data, loaded.inputs)
+        if specs:
+            return of_specs(specs)
+        return examples_from(data, tuple(item.name for item in parameters))
     if loaded.inputs:
         return of_specs(loaded.inputs)
     needed = [item.name for item in parameters if item.default is inspect.Parameter.empty]
@@ -143,26 +154,27 @@ def _fixed_shape(specs: tuple[InputSpec, ...]) -> tuple[int, ...] | None:
     return (1, *(axis.extent or 1 for axis in specs[0].axes[1:]))
 
 
-def can_train(captured: Captured) -> bool:
-    """Whether the data sets that can be read fit the network's inputs."""
-    return len(captured.inputs) == 1 and captured.inputs[0].is_floating_point()
-
-
-def _check_one_input(captured: Captured) -> None:
-    if not can_train(captured):
-        kinds = ", ".join(str(item.dtype).removeprefix("torch.") for item in captured.inputs)
-        raise ConfigError(
-            f"--data: networks with one input of numbers can be trained here, got {kinds}",
-            "leave out --data to prune without training, and train the written .pt2 program",
-        )
+def _input_names(config: ModelConfig, loaded: LoadedModel) -> tuple[str, ...]:
+    """Names of the network's inputs, as far as they are known before it is captured."""
+    specs = config.inputs or loaded.inputs
+    if specs:
+        return tuple(spec.name for spec in specs)
+    if loaded.program is not None:
+        return tuple(str(name) for name in loaded.program.graph_signature.user_inputs)
+    assert loaded.module is not None
+    parameters = inspect.signature(loaded.module.forward).parameters.values()
+    by_name = [item for item in parameters if item.kind in POSITIONAL]
+    needed = [item.name for item in by_name if item.default is inspect.Parameter.empty]
+    # What may be left out may be targets (`labels`), which networks with a loss of their own take.
+    return tuple(needed)
 
 
 def _data_record(config: RunConfig, data: DataSet) -> record.Data:
     assert config.data is not None
     return record.Data(
         str(config.data.path),
-        data.task.value,
-        data.preprocess.in_words(),
+        data.task.name,
+        data.preprocess_in_words(),
         tuple(
             record.Split(split.name, len(split))
             for split in (data.train, data.choose, data.validation)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from prunecli.choices import PruneSchedule, Recovery, Strategy
-from prunecli.data import Task
 from prunecli.errors import ConfigError, VerificationError
 from prunecli.pipeline.cutting import cut_units
 from prunecli.pipeline.dropping import drop_layers
@@ -52,13 +51,13 @@ def shrink(job: Job, state: State, untrained: Callable[[State], None]) -> State:
     state, done = _rounds(job, state, budget, untrained)
     if done <= 0.0:
         raise VerificationError(
-            f"--max-drop: every step lost more than {_points(timing.largest_drop)}",
+            f"--max-drop: every step lost more than {timing.drop_in_words}",
             "allow more, train longer (--epochs), or ask for less",
         )
     if done < 1.0 - NEXT_TO_NOTHING:
         job.ledger.note(
             missed=(
-                f"--max-drop {_points(timing.largest_drop)} was reached at {done:.0%} of what "
+                f"--max-drop {timing.drop_in_words} was reached at {done:.0%} of what "
                 "was asked for; the files hold that result",
             )
         )
@@ -136,28 +135,34 @@ def _train_sparsely(job: Job, state: State) -> State:
 
 
 def _budget(job: Job, state: State) -> float | None:
-    """The least validation accuracy that is good enough.
+    """The least good validation score that is good enough.
 
     Raises:
-        ConfigError: there is no accuracy to be judged.
+        ConfigError: points were given for a score that has none.
     """
-    drop, data = job.config.removal.timing.largest_drop, job.prepared.data
-    if drop is None or data is None:
+    timing, data = job.config.removal.timing, job.prepared.data
+    if timing.largest_drop is None or data is None:
         return None
-    if data.task is not Task.CLASSIFICATION:
+    metric, relative = data.task.metric, timing.drop_is_relative
+    if not (metric.percent or relative):
         raise ConfigError(
-            "--max-drop: counts points of accuracy, got data for regression",
-            "leave it out, and compare the errors in the table",
+            f"--max-drop: counts points of a percentage, got {metric.title}, a number",
+            "give what may be lost as a share of it: --max-drop 5%",
         )
-    return _validation(job, state) - drop
+    return metric.floor(_validation(job, state), timing.largest_drop, relative=relative)
 
 
 def _too_bad(job: Job, state: State, budget: float) -> str | None:
     """Why the state is not good enough, if it is not."""
-    found = _validation(job, state)
-    if found >= budget:
+    assert job.prepared.data is not None
+    metric, found = job.prepared.data.task.metric, _validation(job, state)
+    if metric.at_least_as_good(found, budget):
         return None
-    return f"validation accuracy {found:.2%}, at least {budget:.2%} is needed"
+    least = "at least" if metric.higher_is_better else "at most"
+    return (
+        f"validation {metric.title} {metric.in_words(found)}, {least} "
+        f"{metric.in_words(budget)} is needed"
+    )
 
 
 def _validation(job: Job, state: State) -> float:
@@ -165,8 +170,4 @@ def _validation(job: Job, state: State) -> float:
     assert data is not None
     train_config = job.config.train
     with job.reporter.step("judging on the validation split"):
-        return score(state.network, data.validation, data, train_config.batch_size)
-
-
-def _points(drop: float | None) -> str:
-    return f"{100 * (drop or 0.0):g}pp"
+        return score(state.network, data.validation, data, train_config.batch_size).value

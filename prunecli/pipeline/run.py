@@ -140,7 +140,8 @@ def _measure(job: Job, files: Files) -> None:
 def _latency_inputs(prepared: Prepared) -> tuple[Tensor, ...]:
     """Real examples where there are some: values can matter for speed (denormals, zeros)."""
     if prepared.data is not None:
-        return (prepared.data.preprocess(prepared.data.validation.inputs[:8]),)
+        stored = prepared.data.validation.inputs
+        return prepared.data.prepare(tuple(item[:8] for item in stored))
     return prepared.captured.inputs
 
 

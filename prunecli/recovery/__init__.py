@@ -13,7 +13,7 @@ from prunecli.recovery.placement import choose_device
 from prunecli.recovery.rates import default_lr
 from prunecli.recovery.reconstruction import affordable, reconstruct
 from prunecli.recovery.records import Epoch, TrainResult
-from prunecli.recovery.scoring import MetricName, score
+from prunecli.recovery.scoring import score
 from prunecli.recovery.soft_units import unit_masks
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "Gradual",
     "KeepMasks",
     "Masks",
-    "MetricName",
     "Penalised",
     "SparseTraining",
     "TrainResult",

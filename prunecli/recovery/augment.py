@@ -15,6 +15,7 @@ from kornia.augmentation import RandomCrop, RandomHorizontalFlip
 from torch import Tensor, nn
 
 from prunecli.data import DataSet
+from prunecli.tasks import Tensors
 
 PADDING = 8
 """Images are padded by an eighth of their size before they are cropped (4 pixels of 32)."""
@@ -28,12 +29,12 @@ class Augmentation:
     """What is done to a batch of training images.
 
     Attributes:
-        change: stored images `(B, C, H, W)` uint8 to changed ones, float32 of the same range;
-            draws from PyTorch's global generator.
+        change: stored inputs to changed ones: images `(B, C, H, W)` uint8 become float32 of the
+            same range, other inputs stay. Draws from PyTorch's global generator.
         words: what it does, for the report.
     """
 
-    change: Callable[[Tensor], Tensor]
+    change: Callable[[Tensors], Tensors]
     words: str
 
 
@@ -43,10 +44,13 @@ def augmentation_for(data: DataSet) -> Augmentation | None:
     One-channel data is mostly writing, scans and spectra, where a mirror image means something
     else and the frame is part of the data: on centred digits three short epochs with crops ended
     0.9 points below the same epochs without. Arrays of floating-point numbers are taken as
-    prepared by their author.
+    prepared by their author. Where targets say where in an image something is, it stays too.
     """
-    shape = data.train.inputs.shape
-    if not data.preprocess.image or len(shape) != 4 or shape[1] != COLOUR_CHANNELS:
+    place = next((place for place, own in enumerate(data.preprocess) if own.image), None)
+    if place is None or data.task.in_place:
+        return None
+    shape = data.train.inputs[place].shape
+    if len(shape) != 4 or shape[1] != COLOUR_CHANNELS:
         return None
     height, width = int(shape[2]), int(shape[3])
     pad_y, pad_x = height // PADDING, width // PADDING
@@ -59,9 +63,9 @@ def augmentation_for(data: DataSet) -> Augmentation | None:
     words.append("horizontal flip")
     pipeline = nn.Sequential(*steps)
 
-    def change(images: Tensor) -> Tensor:
+    def change(inputs: Tensors) -> Tensors:
         with torch.no_grad():
-            changed: Tensor = pipeline(images.to(torch.float32))
-        return changed
+            changed: Tensor = pipeline(inputs[place].to(torch.float32))
+        return (*inputs[:place], changed, *inputs[place + 1 :])
 
     return Augmentation(change, " and ".join(words))

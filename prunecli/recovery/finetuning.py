@@ -35,12 +35,8 @@ from prunecli.recovery.pulls import pull
 from prunecli.recovery.rates import rates_of
 from prunecli.recovery.records import Epoch, TrainResult, epoch_line
 from prunecli.recovery.resting import at_rest
-from prunecli.recovery.scoring import (
-    MetricName,
-    at_least_as_good,
-    metric_for,
-    score_placed,
-)
+from prunecli.recovery.scoring import score_placed
+from prunecli.tasks import Tensors
 from prunecli.tuning import TrainConfig
 
 
@@ -64,10 +60,10 @@ class _Job:
     companion: Companion
     title: str
 
-    def prepare(self, stored: Tensor) -> Tensor:
-        """A stored training batch as model input, changed at random on the way."""
+    def prepare(self, stored: Tensors) -> Tensors:
+        """A stored training batch as model inputs, changed at random on the way."""
         change = self.augmentation
-        return self.data.preprocess(stored if change is None else change.change(stored))
+        return self.data.prepare(stored if change is None else change.change(stored))
 
 
 def finetune(
@@ -143,17 +139,17 @@ class _Best:
 
 
 def _run(job: _Job) -> TrainResult:
-    metric = metric_for(job.data.task)
+    metric = job.data.task.metric
     order = torch.Generator().manual_seed(job.config.seed)
     rest = partial(at_rest, job.network, job.placement)
     job.companion.begin(Setting(job.network, job.optimizer, job.pace.steps, rest))
     start = _score(job)
-    best = _better(job, metric, 0, start, None)
+    best = _better(job, 0, start, None)
     curve: list[Epoch] = []
     for number in range(1, job.pace.epochs + 1):
         epoch = _epoch(job, number, order)
         curve.append(epoch)
-        best = _better(job, metric, number, epoch.score, best)
+        best = _better(job, number, epoch.score, best)
         job.reporter.say(epoch_line(epoch, job.pace.epochs, metric))
     if best is not None:
         _restore(job.network, best.weights)
@@ -162,9 +158,7 @@ def _run(job: _Job) -> TrainResult:
     return TrainResult(tuple(curve), start, kept, metric, _notes(job, curve, kept))
 
 
-def _better(
-    job: _Job, metric: MetricName, epoch: int, score: float, best: _Best | None
-) -> _Best | None:
+def _better(job: _Job, epoch: int, score: float, best: _Best | None) -> _Best | None:
     """The better one of `best` and what the network is now.
 
     A draw goes to the later weights. `choose` comes from data that the original was trained on,
@@ -172,7 +166,7 @@ def _better(
     """
     if not job.companion.counts(job.pace.done(epoch), job.pace.steps):
         return best
-    if best is not None and not at_least_as_good(metric, score, best.score):
+    if best is not None and not job.data.task.metric.at_least_as_good(score, best.score):
         return best
     return _Best(epoch, score, _weights(job.network), job.companion.snapshot())
 
@@ -204,12 +198,12 @@ def _epoch(job: _Job, number: int, generator: torch.Generator) -> Epoch:
                     f"lower --lr (its peak is {rates.peak:g}), or check the scale of the "
                     "inputs (--mean, --std)",
                 )
-            loss_sum += loss * len(targets)
+            loss_sum += loss * len(inputs[0])
             step.update(index + 1, f"loss {loss:.3f} lr {rate:.2g}")
     return Epoch(number, loss_sum / len(order), _score(job), rate, time.monotonic() - begin)
 
 
-def _step(job: _Job, step: int, inputs: Tensor, targets: Tensor) -> float:
+def _step(job: _Job, step: int, inputs: Tensors, targets: Tensors) -> float:
     """One update; returns the loss on the targets before it."""
     job.optimizer.zero_grad()
     outputs = forward_in(job.config.precision, job.network, inputs, job.placement)
@@ -225,7 +219,8 @@ def _step(job: _Job, step: int, inputs: Tensor, targets: Tensor) -> float:
 
 
 def _score(job: _Job) -> float:
-    return score_placed(job.network, job.data.choose, job.data, job.pace.batch, job.placement)
+    choose = job.data.choose
+    return score_placed(job.network, choose, job.data, job.pace.batch, job.placement).value
 
 
 def _untrained(data: DataSet, companion: Companion | None, title: str) -> TrainResult:
@@ -236,7 +231,7 @@ def _untrained(data: DataSet, companion: Companion | None, title: str) -> TrainR
             "use --epochs 1 or more",
         )
     notes = ("nothing was trained (0 epochs)",)
-    return TrainResult((), None, 0, metric_for(data.task), notes)
+    return TrainResult((), None, 0, data.task.metric, notes)
 
 
 def _weights(network: GraphModule) -> dict[str, Tensor]:
@@ -256,8 +251,13 @@ def _notes(job: _Job, curve: list[Epoch], best_epoch: int) -> tuple[str, ...]:
     notes: list[str] = []
     if job.augmentation is not None:
         notes.append(f"training images are changed by: {job.augmentation.words}")
-    elif job.data.preprocess.image:
-        notes.append("training images are used as they are; only colour images are changed")
+    elif any(own.image for own in job.data.preprocess):
+        kept = (
+            "the targets say where something is"
+            if job.data.task.in_place
+            else ("only colour images are changed")
+        )
+        notes.append(f"training images are used as they are; {kept}")
     if job.objective.words is not None:
         notes.append(job.objective.words)
     left_out = len(job.data.train) - job.pace.used

@@ -13,23 +13,25 @@ from torch import Tensor, fx
 from prunecli.graph.nodes import argument, operator_name
 from prunecli.graph.stepping import Stepper
 from prunecli.progress import Reporter
+from prunecli.tasks import Tensors
 
 
-def reestimate(network: fx.GraphModule, examples: Tensor, reporter: Reporter) -> int:
+def reestimate(network: fx.GraphModule, examples: Tensors, reporter: Reporter) -> int:
     """Give every batch norm the statistics of its input; those of later ones see the effect.
 
     Norms that share statistics (a module that is called twice) keep them: none of the inputs alone
     is right for both.
 
     Args:
-        examples: prepared inputs (N, ...), no labels.
+        examples: prepared inputs, each (N, ...), no labels.
 
     Returns:
         How many norms were changed.
     """
     norms = [node for node in network.graph.nodes if _has_statistics(node)]
     uses = Counter(_buffer_names(node) for node in norms)
-    stepper, inputs, done = Stepper(network, torch.float32), iter([examples.clone()]), 0
+    stepper, done = Stepper(network, torch.float32), 0
+    inputs = iter([item.clone() for item in examples])
     with torch.no_grad(), reporter.step("measuring batch norms", len(norms)) as step:
         for node in network.graph.nodes:
             if node in norms and uses[_buffer_names(node)] == 1:

@@ -11,19 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.nn import functional as F
 
-from prunecli.data import Task, loss_of
 from prunecli.errors import ConfigError
 from prunecli.recovery.placement import placed
 from prunecli.recovery.precision import forward_in
+from prunecli.tasks import Task, Tensors
 from prunecli.tuning import TrainConfig
 
-DEFAULT_SHARE = {Task.CLASSIFICATION: 0.9, Task.REGRESSION: 0.0}
-"""Part of the loss that comes from the original where the user does not say."""
-
-Teach = Callable[[Tensor], Tensor]
-"""Inputs `(B, ...)` to the original's outputs."""
+Teach = Callable[[Tensors], Tensors]
+"""Inputs to the original's outputs."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,7 @@ class Objective:
 
     Attributes:
         share: in 0-1.
-        temperature: of the softmax in the distance, see `distance`.
+        temperature: of the softmax in the distance, see `Task.distance`.
         teach: the original; `None` where `share` is 0.
         smoothing: share of each label that is spread over all classes.
     """
@@ -43,16 +39,23 @@ class Objective:
     teach: Teach | None
     smoothing: float = 0.0
 
-    def __call__(self, inputs: Tensor, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """What is minimised, and the loss on the targets alone; both are means over the batch.
+    def __call__(
+        self, inputs: Tensors, outputs: Tensors, targets: Tensors
+    ) -> tuple[Tensor, Tensor]:
+        """What is minimised, and the loss on the targets alone (without targets, the distance);
+        both are means over the batch.
 
         Raises:
             ModelError: the outputs do not fit the task.
         """
-        loss = loss_of(self.task, outputs, targets, self.smoothing)
         if self.teach is None:
+            loss = self.task.loss(outputs, targets, self.smoothing)
             return loss, loss
-        far = distance(self.task, outputs, self.teach(inputs), self.temperature)
+        if not self.task.labelled:
+            far = self.task.distance(outputs, self.teach(inputs), targets, self.temperature)
+            return far, far
+        loss = self.task.loss(outputs, targets, self.smoothing)
+        far = self.task.distance(outputs, self.teach(inputs), targets, self.temperature)
         return (1.0 - self.share) * loss + self.share * far, loss
 
     @property
@@ -60,21 +63,9 @@ class Objective:
         """What the report says."""
         if self.teach is None:
             return None
+        if not self.task.labelled:
+            return "the loss is the distance to the original's outputs; no labels were used"
         return f"the loss is {self.share:.0%} distance to the original's outputs (distillation)"
-
-
-def distance(task: Task, outputs: Tensor, wanted: Tensor, temperature: float) -> Tensor:
-    """How far outputs `(B, ...)` are from those of the original; a mean over the batch.
-
-    For classes `T^2 * KL(softmax(wanted / T) || softmax(outputs / T))`, whose gradients keep
-    their size at any temperature T (Hinton, Vinyals & Dean 2015, arXiv:1503.02531); for numbers
-    the mean squared difference.
-    """
-    if task is Task.REGRESSION:
-        return F.mse_loss(outputs, wanted)
-    said, meant = (F.log_softmax(item / temperature, 1) for item in (outputs, wanted))
-    divergence = F.kl_div(said, meant, log_target=True, reduction="batchmean")
-    return divergence * temperature**2
 
 
 @contextmanager
@@ -89,23 +80,38 @@ def objective_for(
 
     Raises:
         ConfigError: distillation was asked for and there is no original to learn from; labels
-            that are numbers were to be smoothed.
+            that are numbers, or none, were to be smoothed.
     """
-    if config.label_smoothing and task is Task.REGRESSION:
-        raise ConfigError(
-            "--label-smoothing: is for classes, got data for regression", "leave it out"
-        )
-    share = DEFAULT_SHARE[task] if config.distill is None else config.distill
-    if teacher is None and config.distill:
-        raise ConfigError("--distill: needs the original network, got none", "use --distill 0")
+    check_objective(task, config)
+    share = task.share if config.distill is None else config.distill
+    if teacher is None and (config.distill or not task.labelled):
+        flag = "--distill" if task.labelled else f"--task {task.name}"
+        raise ConfigError(f"{flag}: needs the original network, got none", "use --distill 0")
     if teacher is None or share == 0.0:
         yield Objective(task, 0.0, config.temperature, None, config.label_smoothing)
         return
     original = teacher
     with placed(original, device) as placement:
 
-        def teach(inputs: Tensor) -> Tensor:
+        def teach(inputs: Tensors) -> Tensors:
             with torch.no_grad():
                 return forward_in(config.precision, original, inputs, placement)
 
         yield Objective(task, share, config.temperature, teach, config.label_smoothing)
+
+
+def check_objective(task: Task, config: TrainConfig) -> None:
+    """Refuse what would have no effect on this task.
+
+    Raises:
+        ConfigError: such a wish.
+    """
+    if config.label_smoothing and not task.smooths:
+        raise ConfigError(
+            f"--label-smoothing: is for classes, got data for {task.name}", "leave it out"
+        )
+    if config.distill is not None and not task.labelled:
+        raise ConfigError(
+            f"--distill: has no effect with --task {task.name}, whose whole loss is the distance",
+            "leave it out",
+        )

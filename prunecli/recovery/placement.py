@@ -18,6 +18,7 @@ from torch.fx.node import map_aggregate
 from prunecli.choices import DeviceName
 from prunecli.errors import ConfigError
 from prunecli.graph.nodes import writes
+from prunecli.tasks import Tensors
 
 _VIEW = torch.ops.aten.view.default
 _RESHAPE = torch.ops.aten.reshape.default
@@ -45,11 +46,14 @@ class Placement:
     channels_last: bool
     home: _Home
 
-    def fit(self, inputs: Tensor) -> Tensor:
-        """`inputs` `(B, ...)` in the network's memory layout."""
-        if self.channels_last and inputs.dim() == 4:
-            return inputs.contiguous(memory_format=torch.channels_last)
-        return inputs
+    def fit(self, inputs: Tensors) -> Tensors:
+        """`inputs`, each `(B, ...)`, in the network's memory layout."""
+        return tuple(
+            item.contiguous(memory_format=torch.channels_last)
+            if self.channels_last and item.dim() == 4
+            else item
+            for item in inputs
+        )
 
 
 def choose_device(name: DeviceName) -> torch.device:

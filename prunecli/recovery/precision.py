@@ -5,17 +5,17 @@ the optimizer stay in single precision.
 """
 
 import torch
-from torch import Tensor
 from torch.fx import GraphModule
 
 from prunecli.choices import Precision
 from prunecli.recovery.placement import Placement
 from prunecli.recovery.scoring import forward
+from prunecli.tasks import Tensors
 
 
 def forward_in(
-    precision: Precision, network: GraphModule, inputs: Tensor, placement: Placement
-) -> Tensor:
+    precision: Precision, network: GraphModule, inputs: Tensors, placement: Placement
+) -> Tensors:
     """`forward`, with outputs in at least single precision.
 
     With bf16, operators that gain from it run in bfloat16; those that need digits (norms, sums,
@@ -25,4 +25,9 @@ def forward_in(
     reduced = precision is Precision.BF16
     with torch.autocast(placement.device.type, torch.bfloat16, enabled=reduced):
         outputs = forward(network, inputs, placement)
-    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+    return tuple(
+        item.to(torch.promote_types(item.dtype, torch.float32))
+        if item.is_floating_point()
+        else item
+        for item in outputs
+    )

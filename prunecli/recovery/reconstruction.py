@@ -26,6 +26,7 @@ from prunecli.recovery.leastsquares import fit, fit_few
 from prunecli.recovery.sampling import LINEAR, SampledRows
 from prunecli.recovery.solvable import SolvableLayer, solvable_layers
 from prunecli.surgery.kept import Kept
+from prunecli.tasks import Tensors
 
 RIDGE = 1e-3
 """Pull towards the old weights, relative to the inputs' mean square."""
@@ -70,7 +71,7 @@ def reconstruct(
     captured: Captured,
     network: fx.GraphModule,
     kept: Kept,
-    examples: Tensor,
+    examples: Tensors,
     reporter: Reporter,
     seed: int = 0,
     masks: Mapping[str, Tensor] | None = None,
@@ -79,7 +80,7 @@ def reconstruct(
 
     Args:
         network: the compact form of `captured.network`, in evaluation mode.
-        examples: prepared inputs (N, ...), no labels.
+        examples: prepared inputs, each (N, ...), no labels.
         masks: of parameters of `network`, True stays; what is masked stays zero. Every output is
             then solved for over the weights that it has, the optimum that OBS-style compensation
             (Hassibi & Stork 1993; Frantar & Alistarh 2022, arXiv:2208.11580) approaches weight by
@@ -91,7 +92,7 @@ def reconstruct(
     twins = {node.name: node for node in captured.network.graph.nodes}
     pair = Pair(original, smaller, twins, kept)
     generator = torch.Generator().manual_seed(seed)
-    left, right = iter([examples.clone()]), iter([examples.clone()])
+    left, right = (iter([item.clone() for item in examples]) for _ in range(2))
     total = len(layers)
     done = 0
     with torch.no_grad(), reporter.step("reconstructing layers", total) as step:
@@ -106,7 +107,7 @@ def reconstruct(
                 done += 1
                 step.update(done, node.name)
             smaller.run_one(node, right)
-    return Reconstructed(done, len(examples))
+    return Reconstructed(done, len(examples[0]))
 
 
 def _solve(layer: SolvableLayer, network: Stepper, aim: Aim, generator: torch.Generator) -> None:

@@ -5,7 +5,7 @@ Stage: recovery. In: nothing; these are plain records. Never trains.
 
 from dataclasses import dataclass
 
-from prunecli.recovery.scoring import MetricName
+from prunecli.metric import Metric
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,16 @@ class TrainResult:
     curve: tuple[Epoch, ...]
     start: float | None
     best_epoch: int
-    metric: MetricName
+    metric: Metric
     notes: tuple[str, ...]
 
 
-def epoch_line(epoch: Epoch, epochs: int, metric: MetricName) -> str:
+def epoch_line(epoch: Epoch, epochs: int, metric: Metric) -> str:
     """An epoch as one line of progress."""
-    value = f"{100 * epoch.score:.2f}%" if metric is MetricName.ACCURACY else f"{epoch.score:.4g}"
     parts = [
         f"epoch {epoch.epoch}/{epochs}",
         f"loss {epoch.train_loss:.4f}",
-        f"{metric.value} {value}",
+        f"{metric.name} {metric.in_words(epoch.score)}",
         f"lr {epoch.lr:.2g}",
         f"{epoch.seconds:.1f} s",
     ]

@@ -146,11 +146,8 @@ def _training(report: Report) -> list[str]:
         return [line]
     line += f", kept epoch {best.epoch}"
     if best.score is not None and report.scoring is not None:
-        score = (
-            f"accuracy {units.percent(best.score, 2)}"
-            if report.scoring.metric == "accuracy"
-            else f"MSE {units.significant(best.score, 4)}"
-        )
+        metric = report.scoring.leading
+        score = f"{metric.title} {units.score(metric, best.score)}"
         line += f" ({score} on the part of the training data held out for choosing)"
     return [line]
 
@@ -163,17 +160,12 @@ def _scoring(report: Report) -> list[str]:
         f"on all {units.plural(scoring.examples, 'example')} of the {scoring.split} split, "
         "in onnxruntime"
     )
-    if scoring.metric == "accuracy":
-        chance = None if scoring.chance is None else f"chance is {units.percent(scoring.chance)}"
-        line = f"accuracy: top-1 {where}"
-    else:
-        chance = (
-            None
-            if scoring.chance is None
-            else f"the mean scores {units.significant(scoring.chance, 4)}"
-        )
-        line = f"MSE: {where}"
-    return [line if chance is None else f"{line}; {chance}"]
+    metric = scoring.leading
+    line = " ".join(part for part in (f"{metric.title}:", metric.detail, where) if part)
+    if scoring.chance is None:
+        return [line]
+    chance = units.score(metric, scoring.chance, digits=1 if metric.percent else 4)
+    return [f"{line}; {metric.chance} {chance}"]
 
 
 def _frozen(report: Report) -> list[str]:

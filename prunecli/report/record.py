@@ -8,15 +8,13 @@ written before and after each stage, so a run that dies leaves what was known.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Literal
 
 from prunecli.choices import Quantity, Strategy
+from prunecli.metric import Metric
 from prunecli.report.removed import FrozenRow, GroupRow, StepRow
 
 SCHEMA_VERSION = 2
 """Raised whenever a field of the JSON report goes, moves or changes its meaning."""
-
-Metric = Literal["accuracy", "mse"]
 
 
 class RowName(StrEnum):
@@ -60,7 +58,7 @@ class Data:
     """What was trained and judged on.
 
     Attributes:
-        task: `classification` or `regression`.
+        task: as `--task` has it.
         preprocess: what is done to an example, in words.
         skipped: examples that could not be read.
     """
@@ -184,9 +182,10 @@ class Row:
         macs: for one example.
         latency_ms: quartiles over the calls.
         speedup: over the original; 10th to 90th percentile of the paired rounds.
-        score: accuracy as a share of one, or the mean squared error.
+        score: of the leading metric; percentages as a share of one.
         score_difference: this score minus the original's; see `with_differences`.
-        r2: for regression.
+        r2: for regression; also among `others`.
+        others: further metrics by name; null where one is not defined on these examples.
     """
 
     name: RowName
@@ -200,6 +199,7 @@ class Row:
     score_difference: float | None = None
     r2: float | None = None
     nonzero: int | None = None
+    others: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -216,15 +216,20 @@ class Scoring:
     """What the rows' scores are.
 
     Attributes:
+        metric: name of the leading one.
         split: the part of the data that was judged: `validation` or `test`.
         chance: what a constant answer reaches.
+        leading: all about the leading metric.
+        others: those whose values are in `Row.others`.
     """
 
-    metric: Metric
+    metric: str
     split: str
     examples: int
     higher_is_better: bool
-    chance: float | None = None
+    chance: float | None
+    leading: Metric
+    others: tuple[Metric, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ plain text. Never decides how a table is drawn.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
+from prunecli.metric import Metric
 from prunecli.report import units
-from prunecli.report.record import Metric, Report, Row, RowName, Spread
+from prunecli.report.record import Report, Row, RowName, Scoring, Spread
 from prunecli.report.removed import GroupRow
 
 UNKNOWN = "-"
@@ -49,7 +51,7 @@ def results(report: Report) -> Cells | None:
         _Column("speed-up (10-90%)", _speedup),
     ]
     if report.scoring is not None and any(row.score is not None for row in report.rows):
-        columns += _score_columns(report.scoring.metric)
+        columns += _score_columns(report.scoring)
     names = {row.name for row in report.rows}
     return Cells(
         ("network", *(column.title for column in columns)),
@@ -102,39 +104,33 @@ def _label(name: RowName, fine_tuned: bool) -> str:
     return name.value
 
 
-def _score_columns(metric: Metric) -> list[_Column]:
-    if metric == "accuracy":
-        return [
-            _Column("accuracy", lambda row: _optional(row.score, _accuracy)),
-            _Column("difference (points)", lambda row: _optional(row.score_difference, _points)),
-        ]
+def _score_columns(scoring: Scoring) -> list[_Column]:
+    leading = scoring.leading
+    difference = "difference (points)" if leading.percent else "difference"
     return [
-        _Column("MSE", lambda row: _optional(row.score, _mse)),
-        _Column("difference", lambda row: _optional(row.score_difference, _mse_difference)),
-        _Column("R2", lambda row: _optional(row.r2, lambda value: f"{value:.4f}")),
+        _Column(leading.title, lambda row: _optional(row.score, partial(units.score, leading))),
+        _Column(
+            difference,
+            lambda row: _optional(row.score_difference, partial(_difference, leading)),
+        ),
+        *(_Column(metric.title, partial(_other, metric)) for metric in scoring.others),
     ]
+
+
+def _other(metric: Metric, row: Row) -> str:
+    return _optional(row.others.get(metric.name), partial(units.score, metric))
 
 
 def _optional(value: Number | None, show: Callable[[Number], str]) -> str:
     return UNKNOWN if value is None else show(value)
 
 
-def _accuracy(share: float) -> str:
-    return units.percent(share, 2)
-
-
-def _points(share: float) -> str:
+def _difference(metric: Metric, value: float) -> str:
+    if not metric.percent:
+        return ("+" if value > 0 else "") + units.score(metric, value)
     # Rounded first, so that a loss of nothing is not shown as -0.00.
-    points = round(share * 100, 2)
+    points = round(value * 100, 2)
     return f"{points:+.2f}" if points else "0.00"
-
-
-def _mse(value: float) -> str:
-    return units.significant(value, 4)
-
-
-def _mse_difference(value: float) -> str:
-    return ("+" if value > 0 else "") + _mse(value)
 
 
 def _latency(spread: Spread | None) -> str:

@@ -5,6 +5,8 @@ Stage: report. In: numbers. Out: strings. Never rounds what is stored, only what
 
 import math
 
+from prunecli.metric import Metric
+
 _PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
@@ -44,6 +46,17 @@ def factor(value: float) -> str:
 def percent(share: float, decimals: int = 1) -> str:
     """A share of one as a percentage: 49.3%."""
     return f"{share * 100:.{decimals}f}%"
+
+
+def score(metric: Metric, value: float, digits: int | None = None) -> str:
+    """A score with its unit: 98.12%, or 0.5123.
+
+    Args:
+        digits: decimals of a percentage (2), significant digits of a number (4).
+    """
+    if metric.percent:
+        return percent(value, 2 if digits is None else digits)
+    return significant(value, 4 if digits is None else digits)
 
 
 def tolerance(value: float) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 from prunecli.config import DataConfig
 from prunecli.data import DataSet, open_data
 from prunecli.progress import SilentReporter
+from prunecli.tasks import Fit
 
 
 def read(path: Path, sample_shape: tuple[int, ...] | None = None, **config: object) -> DataSet:
@@ -19,6 +20,12 @@ def read(path: Path, sample_shape: tuple[int, ...] | None = None, **config: obje
     return open_data(
         DataConfig(path, **config), sample_shape=sample_shape, reporter=SilentReporter()
     )
+
+
+def check(data: DataSet, outputs: tuple[int, ...]) -> None:
+    """The task's check against the shape of the network's only output."""
+    targets = tuple(tuple(item.shape[1:]) for item in data.train.targets)
+    data.task.check(Fit((outputs,), data.labels, targets))
 
 
 def tint(label: int, index: int) -> tuple[int, int, int]:
@@ -82,4 +89,4 @@ def image_parquet(
 
 def colours(data: DataSet, split: str) -> np.ndarray:
     """The top left pixel of each image, `(N, C)`."""
-    return getattr(data, split).inputs[:, :, 0, 0].numpy()
+    return getattr(data, split).inputs[0][:, :, 0, 0].numpy()

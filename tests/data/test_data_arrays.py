@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_making import read
+from data_making import check, read
 
-from prunecli.data import Task, check_outputs
+from prunecli.tasks import CLASSIFICATION, REGRESSION
 
 LABELS = np.arange(40) % 4
 FLOATS = np.random.default_rng(0).normal(size=(40, 3, 5, 6))
@@ -17,7 +17,7 @@ BYTES = np.random.default_rng(1).integers(0, 256, (40, 5, 6, 3), dtype=np.uint8)
 def whole(data: object) -> tuple[torch.Tensor, torch.Tensor]:
     """All inputs and targets, in no order."""
     splits = [getattr(data, name) for name in ("train", "choose", "validation")]
-    return torch.cat([s.inputs for s in splits]), torch.cat([s.targets for s in splits])
+    return torch.cat([s.inputs[0] for s in splits]), torch.cat([s.targets[0] for s in splits])
 
 
 def same_examples(inputs: torch.Tensor, expected: np.ndarray) -> bool:
@@ -63,13 +63,13 @@ def test_npy_splits_in_a_folder(tmp_path: Path) -> None:
     np.save(tmp_path / "x_valid.npy", FLOATS[:5] + 100)
     np.save(tmp_path / "y_valid.npy", LABELS[:5])
     data = read(tmp_path)
-    assert same_examples(data.validation.inputs, FLOATS[:5] + 100)
+    assert same_examples(data.validation.inputs[0], FLOATS[:5] + 100)
 
 
 def test_one_archive_for_each_split(tmp_path: Path) -> None:
     np.savez(tmp_path / "train.npz", x=FLOATS, y=LABELS)
     np.savez(tmp_path / "test.npz", x=FLOATS[:5] + 100, y=LABELS[:5])
-    assert same_examples(read(tmp_path).validation.inputs, FLOATS[:5] + 100)
+    assert same_examples(read(tmp_path).validation.inputs[0], FLOATS[:5] + 100)
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,9 @@ def test_one_archive_for_each_split(tmp_path: Path) -> None:
 def test_bytes_are_images(tmp_path: Path, stored: np.ndarray, expected: np.ndarray) -> None:
     np.savez(tmp_path / "a.npz", x=stored, y=LABELS)
     data = read(tmp_path / "a.npz")
-    assert data.preprocess.image
+    assert data.preprocess[0].image
     assert same_examples(whole(data)[0], expected)
-    assert float(data.preprocess(data.train.inputs).max()) <= 1.0
+    assert float(data.preprocess[0](data.train.inputs[0]).max()) <= 1.0
 
 
 def test_the_model_says_where_channels_are(tmp_path: Path) -> None:
@@ -103,25 +103,25 @@ def test_the_model_says_where_channels_are(tmp_path: Path) -> None:
 def test_byte_images_are_resized_and_recoloured_like_files(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.full_like(BYTES, 77), y=LABELS)
     data = read(tmp_path / "a.npz", sample_shape=(1, 8, 8))
-    assert data.train.inputs.shape[1:] == (1, 8, 8)
-    assert data.train.inputs.unique().tolist() == [77]
-    assert data.preprocess.in_words() == "resized to 8x8, scaled to 0-1"
-    assert read(tmp_path / "a.npz", image_size=4).train.inputs.shape[1:] == (3, 4, 4)
+    assert data.train.inputs[0].shape[1:] == (1, 8, 8)
+    assert data.train.inputs[0].unique().tolist() == [77]
+    assert data.preprocess[0].in_words() == "resized to 8x8, scaled to 0-1"
+    assert read(tmp_path / "a.npz", image_size=4).train.inputs[0].shape[1:] == (3, 4, 4)
 
 
 def test_flat_bytes_become_the_models_images(tmp_path: Path) -> None:
     images = BYTES[..., 0]
     np.savez(tmp_path / "a.npz", x=images.reshape(40, 30), y=LABELS)
     data = read(tmp_path / "a.npz", sample_shape=(1, 5, 6))
-    assert data.preprocess.image
+    assert data.preprocess[0].image
     assert same_examples(whole(data)[0], images[:, None])
 
 
 def test_images_become_the_models_flat_input(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=BYTES.transpose(0, 3, 1, 2), y=LABELS)
     data = read(tmp_path / "a.npz", sample_shape=(90,), mean=(0.1, 0.2, 0.3))
-    prepared = data.preprocess(data.train.inputs)
-    by_hand = data.train.inputs / 255 - torch.tensor([0.1, 0.2, 0.3])[:, None, None]
+    prepared = data.preprocess[0](data.train.inputs[0])
+    by_hand = data.train.inputs[0] / 255 - torch.tensor([0.1, 0.2, 0.3])[:, None, None]
     torch.testing.assert_close(prepared, by_hand.flatten(1))
 
 
@@ -140,20 +140,20 @@ def test_floats_are_brought_into_the_models_shape(
     np.savez(tmp_path / "a.npz", x=stored, y=LABELS)
     data = read(tmp_path / "a.npz", sample_shape=sample)
     assert same_examples(whole(data)[0], expected)
-    assert data.preprocess.in_words() == "used as stored"
+    assert data.preprocess[0].in_words() == "used as stored"
 
 
 def test_one_hot_targets_are_classes(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=FLOATS, y=np.eye(4)[LABELS])
     data = read(tmp_path / "a.npz")
-    assert (data.task, len(data.classes)) == (Task.CLASSIFICATION, 4)
+    assert (data.task, len(data.labels[0].classes)) == (CLASSIFICATION, 4)
     assert sorted(whole(data)[1].tolist()) == sorted(LABELS.tolist())
 
 
 def test_text_targets_are_classes(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=FLOATS, y=np.array(["no", "yes"])[LABELS % 2])
     data = read(tmp_path / "a.npz")
-    assert (data.classes, data.named) == (("no", "yes"), True)
+    assert (data.labels[0].classes, data.labels[0].named) == (("no", "yes"), True)
 
 
 @pytest.mark.parametrize(
@@ -169,8 +169,8 @@ def test_float_targets_are_regression(
 ) -> None:
     np.savez(tmp_path / "a.npz", x=FLOATS, y=targets)
     data = read(tmp_path / "a.npz")
-    assert data.task is Task.REGRESSION
-    assert data.classes == ()
-    assert data.train.targets.shape[1:] == shape
-    assert data.train.targets.dtype == torch.float32
-    check_outputs(data, outputs)
+    assert data.task is REGRESSION
+    assert data.labels[0].classes == ()
+    assert data.train.targets[0].shape[1:] == shape
+    assert data.train.targets[0].dtype == torch.float32
+    check(data, outputs)

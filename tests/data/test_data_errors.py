@@ -7,9 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from data_making import image, image_folder, image_parquet, png, read
+from data_making import check, image, image_folder, image_parquet, png, read
 
-from prunecli.data import check_outputs
 from prunecli.errors import DataError
 
 Make = Callable[[Path], object]
@@ -279,10 +278,10 @@ def test_outputs_that_do_not_fit(
     make(tmp_path)
     data = read(tmp_path)
     with pytest.raises(DataError) as caught:
-        check_outputs(data, outputs)
+        check(data, outputs)
     assert message in caught.value.message
     assert "--data" in (caught.value.hint or "")
 
 
 def test_outputs_that_fit(tmp_path: Path) -> None:
-    check_outputs(read(image_folder(tmp_path, ["a", "b", "c"], 4)), (7, 3))
+    check(read(image_folder(tmp_path, ["a", "b", "c"], 4)), (7, 3))

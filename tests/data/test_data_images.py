@@ -33,22 +33,22 @@ class Recorder:
 
 def test_pixels_and_labels_stay_together(tmp_path: Path) -> None:
     data = read(image_folder(tmp_path / "set", ["cat", "ant", "bee"], 20))
-    assert data.classes == ("ant", "bee", "cat")
+    assert data.labels[0].classes == ("ant", "bee", "cat")
     folder_label = {"cat": 0, "ant": 1, "bee": 2}
     seen = set()
     for name in ("train", "choose", "validation"):
         split = getattr(data, name)
-        assert split.inputs.dtype == torch.uint8
-        assert split.inputs.shape == (len(split), 3, 6, 8)
-        for (red, green, blue), label in zip(colours(data, name), split.targets, strict=True):
-            assert (red, blue) == (folder_label[data.classes[label]] * 10, 200)
+        assert split.inputs[0].dtype == torch.uint8
+        assert split.inputs[0].shape == (len(split), 3, 6, 8)
+        for (red, green, blue), label in zip(colours(data, name), split.targets[0], strict=True):
+            assert (red, blue) == (folder_label[data.labels[0].classes[label]] * 10, 200)
             seen.add((int(label), int(green)))
     assert len(seen) == 60
 
 
 def test_numbered_folders_are_ordered_by_number(tmp_path: Path) -> None:
     data = read(image_folder(tmp_path / "set", ["10", "9", "1"], 5))
-    assert data.classes == ("1", "9", "10")
+    assert data.labels[0].classes == ("1", "9", "10")
     assert colours(data, "validation")[:, 0].tolist() == [20, 10, 0]
 
 
@@ -59,14 +59,14 @@ def test_split_folders(tmp_path: Path, name: str) -> None:
     data = read(tmp_path)
     assert len(data.validation) == 6
     assert len(data.train) + len(data.choose) == 20
-    assert data.validation.targets.tolist() == [0, 0, 0, 1, 1, 1]
+    assert data.validation.targets[0].tolist() == [0, 0, 0, 1, 1, 1]
 
 
 def test_a_class_missing_from_validation_keeps_the_numbering(tmp_path: Path) -> None:
     image_folder(tmp_path / "train", ["a", "b", "c"], 10)
     image_folder(tmp_path / "val", ["c"], 3)
     data = read(tmp_path)
-    assert data.validation.targets.tolist() == [2, 2, 2]
+    assert data.validation.targets[0].tolist() == [2, 2, 2]
     assert f"{tmp_path.name}/val: no images of class a, b" in data.notes
 
 
@@ -81,19 +81,19 @@ def test_an_unlabelled_test_folder_is_left_alone(tmp_path: Path) -> None:
 
 def test_classes_may_be_called_like_splits(tmp_path: Path) -> None:
     data = read(image_folder(tmp_path, ["test", "control"], 10))
-    assert data.classes == ("control", "test")
+    assert data.labels[0].classes == ("control", "test")
 
 
 def test_grey_images_stay_grey(tmp_path: Path) -> None:
     data = read(image_folder(tmp_path, ["a", "b"], 10, mode="L"))
-    assert data.train.inputs.shape[1:] == (1, 6, 8)
+    assert data.train.inputs[0].shape[1:] == (1, 6, 8)
 
 
 def test_one_colour_image_makes_all_colour(tmp_path: Path) -> None:
     image_folder(tmp_path, ["a", "b"], 10, mode="L")
     image(1, 7).save(tmp_path / "b" / "007.png")
     data = read(tmp_path)
-    assert data.train.inputs.shape[1:] == (3, 6, 8)
+    assert data.train.inputs[0].shape[1:] == (3, 6, 8)
     everything = np.concatenate([colours(data, n) for n in ("train", "choose", "validation")])
     assert list(tint(1, 7)) in everything.tolist()
     assert [5, 5, 5] in everything.tolist()
@@ -102,7 +102,7 @@ def test_one_colour_image_makes_all_colour(tmp_path: Path) -> None:
 def test_validation_follows_the_training_images(tmp_path: Path) -> None:
     image_folder(tmp_path / "train", ["a", "b"], 10, mode="L")
     image_folder(tmp_path / "val", ["a", "b"], 10)
-    assert read(tmp_path).validation.inputs.shape == (20, 1, 6, 8)
+    assert read(tmp_path).validation.inputs[0].shape == (20, 1, 6, 8)
 
 
 def test_the_model_decides_channels(tmp_path: Path) -> None:
@@ -123,25 +123,25 @@ def test_resizing_is_pillows_bilinear(tmp_path: Path) -> None:
     data = read(tmp_path, image_size=8)
     expected = np.asarray(Image.fromarray(pixels).resize((8, 8), Image.Resampling.BILINEAR))
     assert (data.train.inputs[0].numpy() == expected.transpose(2, 0, 1)).all()
-    assert data.preprocess.in_words() == "resized to 8x8, scaled to 0-1"
+    assert data.preprocess[0].in_words() == "resized to 8x8, scaled to 0-1"
     by_model = read(tmp_path, sample_shape=(3, 5, 7))
-    assert by_model.train.inputs.shape[1:] == (3, 5, 7)
-    assert by_model.preprocess.in_words() == "resized to 5x7, scaled to 0-1"
+    assert by_model.train.inputs[0].shape[1:] == (3, 5, 7)
+    assert by_model.preprocess[0].in_words() == "resized to 5x7, scaled to 0-1"
 
 
 def test_nothing_is_said_of_resizing_where_nothing_was_resized(tmp_path: Path) -> None:
     image_folder(tmp_path, ["a", "b"], 5, size=(8, 8))
     data = read(tmp_path, image_size=8, mean=(0.5,), std=(0.25, 0.5, 1.0))
-    assert data.preprocess.in_words() == "scaled to 0-1, mean 0.5, std 0.25,0.5,1"
+    assert data.preprocess[0].in_words() == "scaled to 0-1, mean 0.5, std 0.25,0.5,1"
     assert not any("--mean" in note for note in data.notes)
 
 
 def test_images_for_a_network_that_takes_them_flat(tmp_path: Path) -> None:
     image_folder(tmp_path, ["a", "b"], 5, mode="L")
     data = read(tmp_path, sample_shape=(48,))
-    assert data.train.inputs.shape[1:] == (1, 6, 8)
-    assert data.preprocess(data.train.inputs).shape == (len(data.train), 48)
-    assert data.preprocess.in_words() == "scaled to 0-1, reshaped to 48"
+    assert data.train.inputs[0].shape[1:] == (1, 6, 8)
+    assert data.preprocess[0](data.train.inputs[0]).shape == (len(data.train), 48)
+    assert data.preprocess[0].in_words() == "scaled to 0-1, reshaped to 48"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -168,7 +168,7 @@ def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
                 tmp_path / name / f"{index}.png", exif=exif
             )
     data = read(tmp_path)
-    assert (data.train.inputs[0, 0].numpy() == upright).all()
+    assert (data.train.inputs[0][0, 0].numpy() == upright).all()
 
 
 @pytest.mark.parametrize("mode", ["P", "RGBA", "LA", "1", "CMYK", "I;16"])
@@ -195,7 +195,7 @@ def test_transparent_palette(tmp_path: Path) -> None:
         for index in range(3):
             palette.save(tmp_path / name / f"{index}.png", transparency=b"\x00\x80")
     data = read(tmp_path)
-    assert data.train.inputs[0, :, 0, 0].tolist() == [10, 20, 30]
+    assert data.train.inputs[0][0, :, 0, 0].tolist() == [10, 20, 30]
 
 
 def break_images(root: Path) -> None:
@@ -221,9 +221,9 @@ def test_broken_images_are_left_out_and_reported(tmp_path: Path) -> None:
     for name in ("train", "choose", "validation"):
         split = getattr(data, name)
         total += len(split)
-        assert len(split.inputs) == len(split)
-        assert colours(data, name)[:, 0].tolist() == [10 * label for label in split.targets]
-        assert not ((colours(data, name)[:, 1] < 3) & (split.targets.numpy() == 0)).any()
+        assert len(split.inputs[0]) == len(split)
+        assert colours(data, name)[:, 0].tolist() == [10 * label for label in split.targets[0]]
+        assert not ((colours(data, name)[:, 1] < 3) & (split.targets[0].numpy() == 0)).any()
     assert total == 37
 
 
@@ -241,7 +241,7 @@ def test_other_files_are_ignored_and_counted(tmp_path: Path) -> None:
     (tmp_path / "a" / ".DS_Store").write_text("x")
     (tmp_path / ".cache").mkdir()
     data = read(tmp_path)
-    assert data.classes == ("a", "b")
+    assert data.labels[0].classes == ("a", "b")
     assert f"{tmp_path}: 1 file not named like an image left out" in data.notes
 
 
@@ -266,7 +266,7 @@ def test_large_splits_are_mapped_from_a_file(
     mapped = read(tmp_path / "set")
     assert made
     for name in ("train", "choose", "validation"):
-        assert torch.equal(getattr(mapped, name).inputs, getattr(in_memory, name).inputs)
+        assert torch.equal(getattr(mapped, name).inputs[0], getattr(in_memory, name).inputs[0])
     assert list(scratch.iterdir()) == []  # nothing to clean up, whatever happens
 
 

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from data_making import colours, image, image_parquet, png, read
+from data_making import check, colours, image, image_parquet, png, read
 
-from prunecli.data import Task, check_outputs
+from prunecli.tasks import CLASSIFICATION
 
 NAMES = ["ant", "bee", "cat"]
 
@@ -17,12 +17,12 @@ NAMES = ["ant", "bee", "cat"]
 def test_labels_and_images_stay_together_across_row_groups(tmp_path: Path) -> None:
     labels = [(3 * index) % 7 % 3 for index in range(100)]
     data = read(image_parquet(tmp_path / "train.parquet", labels, NAMES))
-    assert data.classes == ("ant", "bee", "cat")
-    assert data.named
+    assert data.labels[0].classes == ("ant", "bee", "cat")
+    assert data.labels[0].named
     seen = []
     for name in ("train", "choose", "validation"):
         for (red, green, _), label in zip(
-            colours(data, name), getattr(data, name).targets.tolist(), strict=True
+            colours(data, name), getattr(data, name).targets[0].tolist(), strict=True
         ):
             assert labels[green] == label
             assert red == labels[green] * 10
@@ -36,9 +36,9 @@ def test_shards_and_splits_of_the_hugging_face_layout(tmp_path: Path) -> None:
     image_parquet(tmp_path / "data" / "test-00000-of-00001.parquet", [2, 0, 1], NAMES)
     data = read(tmp_path)
     assert len(data.train) + len(data.choose) == 30
-    assert data.validation.targets.tolist() == [2, 0, 1]
+    assert data.validation.targets[0].tolist() == [2, 0, 1]
     for name in ("train", "choose", "validation"):
-        labels = getattr(data, name).targets.tolist()
+        labels = getattr(data, name).targets[0].tolist()
         assert (colours(data, name)[:, 0] == [0] * len(labels)).sum() == labels.count(0)
     rows = sorted(colours(data, "train")[:, 1].tolist() + colours(data, "choose")[:, 1].tolist())
     assert rows == sorted([*range(15), *range(15)])
@@ -47,7 +47,7 @@ def test_shards_and_splits_of_the_hugging_face_layout(tmp_path: Path) -> None:
 def test_split_folders(tmp_path: Path) -> None:
     image_parquet(tmp_path / "train" / "0000.parquet", [0, 1] * 8)
     image_parquet(tmp_path / "validation" / "0000.parquet", [1, 0])
-    assert read(tmp_path).validation.targets.tolist() == [1, 0]
+    assert read(tmp_path).validation.targets[0].tolist() == [1, 0]
 
 
 def test_files_without_a_split_name(tmp_path: Path) -> None:
@@ -63,9 +63,9 @@ def test_files_without_a_split_name(tmp_path: Path) -> None:
 
 def test_bare_labels_count_up_to_the_largest(tmp_path: Path) -> None:
     data = read(image_parquet(tmp_path / "a.parquet", [0, 3] * 8))
-    assert (data.classes, data.named) == (("0", "1", "2", "3"), False)
-    check_outputs(data, (2, 4))
-    check_outputs(data, (2, 10))
+    assert (data.labels[0].classes, data.labels[0].named) == (("0", "1", "2", "3"), False)
+    check(data, (2, 4))
+    check(data, (2, 10))
 
 
 def test_plain_binary_images_and_more_columns(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_plain_binary_images_and_more_columns(tmp_path: Path) -> None:
     data = read(tmp_path / "a.parquet")
     assert data.notes[0] == "images: column 'img'"
     assert "target: column 'target', class numbers up to 1" in data.notes
-    assert (colours(data, "train")[:, 0] == 10 * data.train.targets.numpy()).all()
+    assert (colours(data, "train")[:, 0] == 10 * data.train.targets[0].numpy()).all()
 
 
 def test_class_names_as_texts(tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_class_names_as_texts(tmp_path: Path) -> None:
     }
     pq.write_table(pa.table(table), tmp_path / "a.parquet")
     data = read(tmp_path / "a.parquet")
-    assert data.classes == ("cat", "dog")
-    assert (colours(data, "train")[:, 0] == 10 * (1 - data.train.targets.numpy())).all()
+    assert data.labels[0].classes == ("cat", "dog")
+    assert (colours(data, "train")[:, 0] == 10 * (1 - data.train.targets[0].numpy())).all()
 
 
 def test_images_as_files_beside_the_table(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_images_as_files_beside_the_table(tmp_path: Path) -> None:
     }
     pq.write_table(pa.table(table), tmp_path / "a.parquet")
     data = read(tmp_path / "a.parquet")
-    assert (colours(data, "train")[:, 0] == 10 * data.train.targets.numpy()).all()
+    assert (colours(data, "train")[:, 0] == 10 * data.train.targets[0].numpy()).all()
 
 
 def test_broken_and_missing_images_are_named_by_row(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_test_split_is_left_alone_where_validation_exists(tmp_path: Path) -> N
     image_parquet(tmp_path / "train.parquet", [0, 1] * 10)
     image_parquet(tmp_path / "validation.parquet", [0, 1])
     (tmp_path / "test.parquet").write_bytes(b"nonsense")
-    assert read(tmp_path).validation.targets.tolist() == [0, 1]
+    assert read(tmp_path).validation.targets[0].tolist() == [0, 1]
 
 
 def test_row_groups_larger_than_a_batch(tmp_path: Path) -> None:
@@ -154,13 +154,13 @@ def test_a_table_without_images(tmp_path: Path) -> None:
     }
     pq.write_table(pa.table(table), tmp_path / "train.parquet")
     data = read(tmp_path / "train.parquet", sample_shape=(3,))
-    assert data.task is Task.CLASSIFICATION
-    assert not data.preprocess.image
-    rows = data.train.inputs[:, 1].long().numpy()
-    assert data.train.inputs.dtype == torch.float32
-    assert (data.train.inputs[:, 0].numpy() == table["a"][rows]).all()
-    assert (data.train.inputs[:, 2].numpy() == table["c"][rows]).all()
-    assert (data.train.targets.numpy() == rows % 3).all()
+    assert data.task is CLASSIFICATION
+    assert not data.preprocess[0].image
+    rows = data.train.inputs[0][:, 1].long().numpy()
+    assert data.train.inputs[0].dtype == torch.float32
+    assert (data.train.inputs[0][:, 0].numpy() == table["a"][rows]).all()
+    assert (data.train.inputs[0][:, 2].numpy() == table["c"][rows]).all()
+    assert (data.train.targets[0].numpy() == rows % 3).all()
 
 
 def test_no_metadata_or_foreign_metadata(tmp_path: Path) -> None:
@@ -177,11 +177,11 @@ def test_cifar(request: pytest.FixtureRequest) -> None:
     if not path.is_dir():
         pytest.skip("the CIFAR-10 files beside the repository are missing")
     data = read(path, max_samples=200, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    assert data.train.inputs.shape == (160, 3, 32, 32)
-    assert np.bincount(data.validation.targets.numpy()).sum() == 200
-    assert data.classes[:3] == ("airplane", "automobile", "bird")
-    check_outputs(data, (1, 10))
-    values = data.preprocess(data.train.inputs)
+    assert data.train.inputs[0].shape == (160, 3, 32, 32)
+    assert np.bincount(data.validation.targets[0].numpy()).sum() == 200
+    assert data.labels[0].classes[:3] == ("airplane", "automobile", "bird")
+    check(data, (1, 10))
+    values = data.preprocess[0](data.train.inputs[0])
     # Natural images, normalised with ImageNet's figures, have about this mean and spread.
     assert abs(float(values.mean())) < 0.3
     assert 0.7 < float(values.std()) < 1.4

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from data_making import read
 
-from prunecli.data import DataSet, Task
+from prunecli.data import DataSet
+from prunecli.tasks import REGRESSION
 
 
 def rows_of(data: DataSet, split: str) -> list[int]:
     """Row numbers, which the examples carry as their value."""
-    return getattr(data, split).inputs[:, 0].int().tolist()
+    return getattr(data, split).inputs[0][:, 0].int().tolist()
 
 
 def table(path: Path, labels: np.ndarray, **more: np.ndarray) -> Path:
@@ -37,14 +38,14 @@ def test_every_example_serves_one_purpose(tmp_path: Path) -> None:
     for name in ("train", "choose", "validation"):
         split = getattr(data, name)
         assert split.name == name
-        assert split.targets.tolist() == labels[rows_of(data, name)].tolist()
+        assert split.targets[0].tolist() == labels[rows_of(data, name)].tolist()
 
 
 def test_held_out_part_is_stratified_and_the_note_says_so(tmp_path: Path) -> None:
     labels = np.repeat([0, 1, 2], [900, 98, 2])
     data = read(table(tmp_path / "a.npz", labels))
-    assert np.bincount(data.validation.targets.numpy()).tolist() == [135, 14, 1]
-    assert np.bincount(data.train.targets.numpy(), minlength=3)[2] == 1
+    assert np.bincount(data.validation.targets[0].numpy()).tolist() == [135, 14, 1]
+    assert np.bincount(data.train.targets[0].numpy(), minlength=3)[2] == 1
     assert (
         "no validation split: 15% of a.npz is held out for validation (stratified, seed 0)"
         in data.notes
@@ -115,7 +116,7 @@ def test_max_samples_caps_every_split_in_proportion(tmp_path: Path) -> None:
     labels = np.repeat([0, 1, 2, 3], [600, 300, 90, 10])
     data = read(table(tmp_path / "a.npz", labels, val=labels), max_samples=100)
     assert len(data.train) + len(data.choose) == 100
-    assert np.bincount(data.validation.targets.numpy()).tolist() == [60, 30, 9, 1]
+    assert np.bincount(data.validation.targets[0].numpy()).tolist() == [60, 30, 9, 1]
     assert "--max-samples: 100 of 1,000 examples are used for training" in data.notes
     assert "--max-samples: 100 of 1,000 examples are used for validation" in data.notes
 
@@ -130,9 +131,11 @@ def test_max_samples_holds_with_more_classes_than_samples(tmp_path: Path) -> Non
 def test_regression_is_split_by_chance(tmp_path: Path) -> None:
     targets = np.linspace(0.0, 1.0, 200)
     data = read(table(tmp_path / "a.npz", targets))
-    assert data.task is Task.REGRESSION
+    assert data.task is REGRESSION
     assert len(data.validation) == 30
-    assert data.validation.targets.tolist() == pytest.approx(targets[rows_of(data, "validation")])
+    assert data.validation.targets[0].tolist() == pytest.approx(
+        targets[rows_of(data, "validation")]
+    )
     assert rows_of(data, "validation") != list(range(30))
     assert "no validation split: 15% of a.npz is held out for validation (seed 0)" in data.notes
 
@@ -140,4 +143,4 @@ def test_regression_is_split_by_chance(tmp_path: Path) -> None:
 def test_a_handful_of_examples_is_enough(tmp_path: Path) -> None:
     data = read(table(tmp_path / "a.npz", np.array([0, 1, 0, 1])))
     assert (len(data.train), len(data.choose), len(data.validation)) == (1, 1, 2)
-    assert sorted(data.validation.targets.tolist()) == [0, 1]
+    assert sorted(data.validation.targets[0].tolist()) == [0, 1]

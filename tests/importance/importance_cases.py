@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prunecli.data import Task
 from prunecli.graph.capture import Captured, capture
 from prunecli.graph.coupling import Coupling, couple
 from prunecli.graph.inputs import positional
 from prunecli.graph.walk import Flow, walk
 from prunecli.importance.calibration import Calibration
+from prunecli.tasks import CLASSIFICATION, REGRESSION, Task
 
 EXAMPLES = 70
 """Two whole batches and a rest."""
@@ -168,9 +168,9 @@ _BUILD: dict[
     str,
     tuple[Callable[[], nn.Module], tuple[int, ...], Task, Callable[..., dict[str, list[Masks]]]],
 ] = {
-    "conv": (ConvNet, (3, 6, 6), Task.CLASSIFICATION, conv_parts),
-    "mlp": (Mlp, (10,), Task.REGRESSION, mlp_parts),
-    "lstm": (Lstm, (7, 5), Task.CLASSIFICATION, lstm_parts),
+    "conv": (ConvNet, (3, 6, 6), CLASSIFICATION, conv_parts),
+    "mlp": (Mlp, (10,), REGRESSION, mlp_parts),
+    "lstm": (Lstm, (7, 5), CLASSIFICATION, lstm_parts),
 }
 
 NAMES = tuple(_BUILD)
@@ -189,7 +189,7 @@ def make(name: str) -> Case:
     outputs = module(inputs[:1]).shape[1]
     targets = (
         torch.randint(0, outputs, (EXAMPLES,))
-        if task is Task.CLASSIFICATION
+        if task is CLASSIFICATION
         else torch.randn(EXAMPLES, outputs, dtype=torch.float64)
     )
     captured = capture(module, positional((inputs[:2],)))
@@ -199,5 +199,11 @@ def make(name: str) -> Case:
     if name == "lstm":
         entries = {group: [[i, 4 + i] for i in range(4)] for group in found}
     return Case(
-        module, captured, flow, couple(flow), Calibration(inputs, targets, task), found, entries
+        module,
+        captured,
+        flow,
+        couple(flow),
+        Calibration((inputs,), (targets,), task),
+        found,
+        entries,
     )

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunecli.choices import Criterion, Strategy
-from prunecli.data import Task
 from prunecli.errors import ModelError
 from prunecli.graph.capture import capture
 from prunecli.graph.coupling import Coupling, couple
@@ -17,6 +16,7 @@ from prunecli.importance.calibration import Calibration
 from prunecli.importance.units import score_units
 from prunecli.progress import SilentReporter
 from prunecli.removal import mixture
+from prunecli.tasks import CLASSIFICATION
 
 EXAMPLES = 40
 
@@ -28,7 +28,7 @@ def judged(
     flow = walk(captured)
     coupling = couple(flow)
     targets = torch.arange(len(inputs)) % 3
-    calibration = Calibration(inputs, targets, Task.CLASSIFICATION)
+    calibration = Calibration((inputs,), (targets,), CLASSIFICATION)
     found = score_units(
         captured, flow, coupling, Strategy.NEURON, mixture(criterion), calibration, 0,
         SilentReporter(),

@@ -18,12 +18,12 @@ from importance_cases import NAMES, Case, Masks, make
 from torch import Tensor, nn
 
 from prunecli.choices import CRITERIA, Criterion, Strategy
-from prunecli.data import Task
 from prunecli.graph.maskable import maskables
 from prunecli.importance.units import score_units
 from prunecli.importance.weights import score_weights
 from prunecli.progress import SilentReporter
 from prunecli.removal import mixture
+from prunecli.tasks import REGRESSION
 
 SEED = 5
 Elements = dict[str, Tensor]
@@ -40,8 +40,8 @@ def parameters(case: Case) -> Elements:
 
 
 def loss(case: Case, module: nn.Module, rows: slice) -> Tensor:
-    outputs, targets = module(case.calibration.inputs[rows]), case.calibration.targets[rows]
-    if case.calibration.task is Task.REGRESSION:
+    outputs, targets = module(case.calibration.inputs[0][rows]), case.calibration.targets[0][rows]
+    if case.calibration.task is REGRESSION:
         return ((outputs - targets) ** 2).mean()
     return F.cross_entropy(outputs, targets)
 
@@ -226,7 +226,7 @@ def over_reads(
 ) -> Units:
     """`what` of every place of a unit in a value, `inner` over its places, mean over values."""
     with torch.no_grad():
-        reads = case.module.reads(case.calibration.inputs)
+        reads = case.module.reads(case.calibration.inputs[0])
     return {
         group: [
             statistics.fmean(
@@ -241,10 +241,13 @@ def over_reads(
 def neuron_taylor(case: Case) -> Units:
     total: Units = {group: [0.0] * len(units) for group, units in case.parts.items()}
     for i in range(len(case.calibration)):
-        inputs, target = case.calibration.inputs[i : i + 1], case.calibration.targets[i : i + 1]
+        inputs, target = (
+            case.calibration.inputs[0][i : i + 1],
+            case.calibration.targets[0][i : i + 1],
+        )
         reads = case.module.reads(inputs)
         outputs = reads.pop("outputs")[0]
-        if case.calibration.task is Task.REGRESSION:
+        if case.calibration.task is REGRESSION:
             lost = ((outputs - target) ** 2).mean()
         else:
             lost = F.cross_entropy(outputs, target)
@@ -299,7 +302,7 @@ def channel_norms(x: Tensor) -> list[float]:
 
 
 def conv_norms(case: Case) -> Elements:
-    x = case.calibration.inputs
+    x = case.calibration.inputs[0]
     reads = case.module.reads(x)
     one, two, three = (torch.tensor(channel_norms(item)) for item in reads["a"])
     return {
@@ -312,9 +315,9 @@ def conv_norms(case: Case) -> Elements:
 
 
 def mlp_norms(case: Case) -> Elements:
-    reads = case.module.reads(case.calibration.inputs)
+    reads = case.module.reads(case.calibration.inputs[0])
     return {
-        "a.weight": torch.tensor(channel_norms(case.calibration.inputs)),
+        "a.weight": torch.tensor(channel_norms(case.calibration.inputs[0])),
         "b.weight": torch.tensor(channel_norms(reads["a"][0])),
         "c.weight": torch.tensor(channel_norms(reads["b"][0])),
     }
@@ -324,7 +327,7 @@ def lstm_norms(case: Case) -> Elements:
     """Step by step, with the equations of an LSTM."""
     own = parameters(case)
     found: Elements = {}
-    x = case.calibration.inputs
+    x = case.calibration.inputs[0]
     for layer in ("l0", "l1"):
         outs = []
         for end in (layer, f"{layer}_reverse"):

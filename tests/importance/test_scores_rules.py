@@ -10,7 +10,6 @@ from importance_cases import Case, make
 from torch import Tensor, nn
 
 from prunecli.choices import CRITERIA, Criterion, Strategy, needs_data
-from prunecli.data import Task
 from prunecli.errors import ConfigError, ModelError, TrainingError
 from prunecli.graph.capture import capture
 from prunecli.graph.coupling import couple
@@ -24,6 +23,7 @@ from prunecli.importance.units import score_units
 from prunecli.importance.weights import score_weights
 from prunecli.progress import SilentReporter
 from prunecli.removal import Mixture, mixture
+from prunecli.tasks import CLASSIFICATION, REGRESSION
 
 UNITS = [
     (strategy, criterion)
@@ -223,7 +223,7 @@ def fixed(examples: int) -> Case:
     captured = capture(net, positional((torch.randn(4, 5, dtype=torch.float64),)))
     assert captured.dynamic_batch is False
     flow = walk(captured)
-    calibration = Calibration(inputs, torch.randint(0, 3, (examples,)), Task.CLASSIFICATION)
+    calibration = Calibration((inputs,), (torch.randint(0, 3, (examples,)),), CLASSIFICATION)
     return Case(net, captured, flow, couple(flow), calibration, {}, {})
 
 
@@ -234,8 +234,8 @@ def test_a_fixed_batch_is_kept() -> None:
     for start in (0, 4):
         case.module.zero_grad()
         rows = slice(start, start + 4)
-        outputs = case.module(case.calibration.inputs[rows])
-        F.cross_entropy(outputs, case.calibration.targets[rows]).backward()
+        outputs = case.module(case.calibration.inputs[0][rows])
+        F.cross_entropy(outputs, case.calibration.targets[0][rows]).backward()
         own = {name: tensor.grad.abs() / 2 for name, tensor in case.module.named_parameters()}
         total += (own["a.weight"].sum(1) + own["a.bias"] + own["b.weight"].sum(0)).numpy()
     np.testing.assert_allclose(found, total, rtol=1e-9)
@@ -250,7 +250,7 @@ def test_too_few_examples_for_a_fixed_batch() -> None:
 
 
 def test_losses_that_are_not_finite_are_refused(case: Case) -> None:
-    broken = replace(case.calibration, inputs=case.calibration.inputs * float("inf"))
+    broken = replace(case.calibration, inputs=(case.calibration.inputs[0] * float("inf"),))
     for strategy, criterion in UNITS:
         if criterion in (Criterion.GRADIENT, Criterion.MOVEMENT) or (
             strategy is Strategy.NEURON and criterion is Criterion.TAYLOR
@@ -261,7 +261,7 @@ def test_losses_that_are_not_finite_are_refused(case: Case) -> None:
 
 def test_outputs_that_do_not_fit_the_task_are_refused(case: Case) -> None:
     targets = torch.randn(len(case.calibration), 2)
-    wrong = replace(case.calibration, targets=targets, task=Task.REGRESSION)
+    wrong = replace(case.calibration, targets=(targets,), task=REGRESSION)
     with pytest.raises(ModelError, match="regression needs outputs"):
         units(replace(case, calibration=wrong), mixture(Criterion.SNIP))
 
@@ -289,7 +289,9 @@ class Frozen(nn.Module):
 def test_where_there_is_nothing_to_judge() -> None:
     captured = capture(Frozen(), positional((torch.randn(2, 5),)))
     flow = walk(captured)
-    calibration = Calibration(torch.randn(4, 5), torch.zeros(4, dtype=torch.int64), Task.REGRESSION)
+    calibration = Calibration(
+        (torch.randn(4, 5),), (torch.zeros(4, dtype=torch.int64),), REGRESSION
+    )
     nothing = Case(Frozen(), captured, flow, couple(flow), calibration, {}, {})
     for strategy, criterion in UNITS:
         assert units(nothing, mixture(criterion), strategy).raw.size == 0

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunecli.choices import Criterion
-from prunecli.data import Task
 from prunecli.errors import ModelError
 from prunecli.graph.capture import capture
 from prunecli.graph.inputs import positional
@@ -23,6 +22,7 @@ from prunecli.importance.calibration import Calibration
 from prunecli.importance.weights import score_weights
 from prunecli.progress import SilentReporter
 from prunecli.removal import mixture
+from prunecli.tasks import REGRESSION
 
 EXAMPLES = 40
 """A whole batch and a rest, all of which count."""
@@ -80,7 +80,7 @@ def scores(
 ) -> dict[str, Tensor]:
     captured = capture(module, positional((inputs[:3],)))
     own = maskables(captured, walk(captured), biases=biases)
-    calibration = Calibration(inputs, torch.zeros(len(inputs), 1), Task.REGRESSION)
+    calibration = Calibration((inputs,), (torch.zeros(len(inputs), 1),), REGRESSION)
     return dict(score_weights(captured, own, mixture(criterion), calibration, 0, SilentReporter()))
 
 

@@ -12,7 +12,6 @@ from layers_nets import Named, blocks_of, captured_of, replaced
 from torch import Tensor, nn
 
 from prunecli.choices import Criterion
-from prunecli.data import Task
 from prunecli.errors import ConfigError, TrainingError
 from prunecli.graph.capture import Captured
 from prunecli.graph.walk import walk
@@ -21,6 +20,7 @@ from prunecli.importance.blocks import score_blocks
 from prunecli.importance.calibration import Calibration
 from prunecli.progress import SilentReporter
 from prunecli.removal import Mixture, mixture
+from prunecli.tasks import CLASSIFICATION, REGRESSION
 
 IMAGE = (3, 8, 8)
 TEXT = (7, 6)
@@ -38,7 +38,7 @@ def examples(shape: tuple[int, ...], classes: int, number: int = 70) -> Calibrat
     generator = torch.Generator().manual_seed(3)
     inputs = torch.randn(number, *shape, generator=generator)
     targets = torch.randint(0, classes, (number,), generator=generator)
-    return Calibration(inputs, targets, Task.CLASSIFICATION)
+    return Calibration((inputs,), (targets,), CLASSIFICATION)
 
 
 def cosine(one: list[float], two: list[float]) -> float:
@@ -90,13 +90,13 @@ def test_similarity_is_the_mean_angle(
     model = build()
     captured = captured_of(model, shape)
     given = examples(shape, classes)
-    kept = given.inputs.clone()
+    kept = given.inputs[0].clone()
     found = scores(captured, mixture(Criterion.SIMILARITY), given)
     names = [block.name for block in blocks_of(captured)]
     expected = [influence(model, name, kept, axis) for name in names]
     np.testing.assert_allclose(found, expected, 0, 1e-6)
     assert len({round(score, 4) for score in found}) == len(names)
-    assert torch.equal(given.inputs, kept)
+    assert torch.equal(given.inputs[0], kept)
 
 
 @pytest.mark.parametrize(("build", "shape", "axis", "classes"), SIMILAR)
@@ -110,8 +110,8 @@ def test_loss_is_what_leaving_out_costs(
 
     def loss(model: nn.Module) -> float:
         with torch.no_grad():
-            rows = torch.cat([model(item[None].clone()) for item in given.inputs]).double()
-        picked = rows.log_softmax(1)[torch.arange(len(rows)), given.targets]
+            rows = torch.cat([model(item[None].clone()) for item in given.inputs[0]]).double()
+        picked = rows.log_softmax(1)[torch.arange(len(rows)), given.targets[0]]
         return -float(picked.mean())
 
     whole = loss(model)
@@ -126,7 +126,9 @@ def test_loss_of_regression() -> None:
     model = Named(lambda net, x: net.head(x + net.a(x)), a=nn.Linear(6, 6), head=nn.Linear(6, 2))
     captured = captured_of(model.eval(), (6,))
     inputs, targets = torch.randn(70, 6), torch.randn(70, 2)
-    found = scores(captured, mixture(Criterion.LOSS), Calibration(inputs, targets, Task.REGRESSION))
+    found = scores(
+        captured, mixture(Criterion.LOSS), Calibration((inputs,), (targets,), REGRESSION)
+    )
     with torch.no_grad():
         losses = [
             float((model.head(item).double() - targets).square().mean())
@@ -146,8 +148,8 @@ def test_without_labels_the_whole_example_counts() -> None:
     captured = captured_of(model.eval(), TEXT)
     given = examples(TEXT, 2)
     with torch.no_grad():
-        out = given.inputs + model.a(given.inputs.flatten(1))[:, :, None]
-    pairs = zip(given.inputs.flatten(1).tolist(), out.flatten(1).tolist(), strict=True)
+        out = given.inputs[0] + model.a(given.inputs[0].flatten(1))[:, :, None]
+    pairs = zip(given.inputs[0].flatten(1).tolist(), out.flatten(1).tolist(), strict=True)
     expected = 1.0 - sum(cosine(*pair) for pair in pairs) / len(out)
     found = scores(captured, mixture(Criterion.SIMILARITY), given)
     np.testing.assert_allclose(found, [expected], 0, 1e-6)
@@ -165,7 +167,7 @@ def test_sums_in_place_are_compared_with_what_came_in() -> None:
     captured = captured_of(model, (6,))
     given = examples((6,), 2)
     with torch.no_grad():
-        x = model.stem(given.inputs)
+        x = model.stem(given.inputs[0])
         pairs = zip(x.tolist(), (x + model.a(x)).tolist(), strict=True)
     expected = 1.0 - sum(cosine(*pair) for pair in pairs) / len(x)
     found = scores(captured, mixture(Criterion.SIMILARITY), given)
@@ -186,8 +188,8 @@ def test_dead_positions() -> None:
     model = nn.Sequential(nn.ReLU(), Part(), nn.Conv1d(3, 2, 1)).eval()
     captured = captured_of(model, (3, 4))
     given = examples((3, 4), 2, 64)
-    inputs = torch.full_like(given.inputs, -1.0)
-    found = scores(captured, mixture(Criterion.SIMILARITY), replace(given, inputs=inputs))
+    inputs = torch.full_like(given.inputs[0], -1.0)
+    found = scores(captured, mixture(Criterion.SIMILARITY), replace(given, inputs=(inputs,)))
     assert found.tolist() == [1.0]
     zero, one = torch.zeros(2, 3), torch.ones(2, 3)
     assert blocks.cosine(zero, zero, (1,)).tolist() == [1.0, 1.0]
@@ -227,6 +229,6 @@ def test_data_is_needed(criterion: Criterion) -> None:
 def test_numbers_that_are_none_are_no_scores(criterion: Criterion) -> None:
     captured = captured_of(nets.resnet(), IMAGE)
     given = examples(IMAGE, 5)
-    given.inputs[3] = float("nan")
+    given.inputs[0][3] = float("nan")
     with pytest.raises(TrainingError, match="must compute finite numbers, got nan"):
         scores(captured, mixture(criterion), given)

@@ -91,9 +91,9 @@ def _best_at_the_start() -> tuple[GraphModule, DataSet]:
     """Labels of `choose` that the untrained network gets all right."""
     network = mlp()
     data = data_for(network)
-    labels = network(data.choose.inputs).argmax(1)
+    labels = network(data.choose.inputs[0]).argmax(1)
     return network, dataclasses.replace(
-        data, choose=dataclasses.replace(data.choose, targets=labels)
+        data, choose=dataclasses.replace(data.choose, targets=(labels,))
     )
 
 
@@ -181,7 +181,7 @@ def test_a_part_of_an_epoch_is_its_beginning() -> None:
     network = mlp()
     train_split = data_for(network).train
     order = torch.randperm(48, generator=torch.Generator().manual_seed(0))[:24]
-    expected = F.cross_entropy(network(train_split.inputs[order]), train_split.targets[order])
+    expected = F.cross_entropy(network(train_split.inputs[0][order]), train_split.targets[0][order])
     assert result.curve[0].train_loss == pytest.approx(expected.item(), rel=1e-6)
 
 
@@ -227,8 +227,8 @@ def test_at_rest_the_network_is_as_it_was_handed_over(make: Make) -> None:
                 assert all(item.is_contiguous() for item in own.parameters())
                 assert all(item.grad is None for item in own.parameters())
                 torch.rand(7)
-                loss = own(data.choose.inputs).square().sum()
-                outputs.append(torch.equal(own(data.choose.inputs).square().sum(), loss))
+                loss = own(data.choose.inputs[0]).square().sum()
+                outputs.append(torch.equal(own(data.choose.inputs[0]).square().sum(), loss))
                 loss.backward()
             after = [item.grad for item in self.setting.network.parameters()]
             assert all(one is two for one, two in zip(gradients, after, strict=True))

@@ -85,8 +85,8 @@ def test_only_the_dense_phase_counts() -> None:
     """The start would be the best, the masks are lifted after the first of three epochs."""
     network = mlp()
     data = data_for(network)
-    labels = network(data.choose.inputs).argmax(1)
-    data = dataclasses.replace(data, choose=dataclasses.replace(data.choose, targets=labels))
+    labels = network(data.choose.inputs[0]).argmax(1)
+    data = dataclasses.replace(data, choose=dataclasses.replace(data.choose, targets=(labels,)))
     dsd = DenseAtEnd(KeepMasks(random_masks(network)), 2 / 3)
     result = train(network, SGD, dsd, data=data)
     counting = [item.score for item in result.curve[1:]]

@@ -163,8 +163,8 @@ def test_only_epochs_with_the_final_masks_count() -> None:
     """The start would be the best; the rise ends with the first of four epochs."""
     network = mlp()
     data = data_for(network)
-    labels = network(data.choose.inputs).argmax(1)
-    data = dataclasses.replace(data, choose=dataclasses.replace(data.choose, targets=labels))
+    labels = network(data.choose.inputs[0]).argmax(1)
+    data = dataclasses.replace(data, choose=dataclasses.replace(data.choose, targets=(labels,)))
     config = dataclasses.replace(SGD, epochs=4)
     gradual = Gradual(Timing(end=0.25), smallest(network, 0.8))
     result = train(network, config, gradual, data=data)

@@ -64,10 +64,10 @@ def test_masks_hold_through_the_return_to_an_earlier_epoch() -> None:
     with torch.no_grad():
         for name, mask in masks.items():
             network.get_parameter(name).mul_(mask)
-        labels = network(data.choose.inputs).argmax(1)
+        labels = network(data.choose.inputs[0]).argmax(1)
         for name, mask in masks.items():
             network.get_parameter(name).masked_fill_(~mask, -3.0)
-    data = dataclasses.replace(data, choose=dataclasses.replace(data.choose, targets=labels))
+    data = dataclasses.replace(data, choose=dataclasses.replace(data.choose, targets=(labels,)))
     result = train(network, SGD, KeepMasks(masks), data=data)
     assert (result.best_epoch, result.start) == (0, 1.0)
     assert_masked(dict(network.named_parameters()), masks)
@@ -82,7 +82,7 @@ def test_training_equals_torchs_own_masks() -> None:
     module = nn.Sequential(nn.Linear(6, 16), nn.SiLU(), nn.Linear(16, 3))
     prune.custom_from_mask(module[0], "weight", masks["0.weight"])
     prune.custom_from_mask(module[2], "weight", masks["2.weight"])
-    nn.functional.cross_entropy(module(data.train.inputs), data.train.targets).backward()
+    nn.functional.cross_entropy(module(data.train.inputs[0]), data.train.targets[0]).backward()
     train(network, config, KeepMasks(masks))
     rate = 0.1 / 25  # the first step of the warm-up
     for place in (0, 2):

@@ -41,7 +41,7 @@ def test_statistics_are_those_of_a_training_pass() -> None:
     module, examples = Chain().eval(), torch.randn(32, 3, 8, 8) * 3 + 1
     network = captured(module, 3, 8, 8)
     before = {name: item.clone() for name, item in network.named_parameters()}
-    assert reestimate(network, examples, SilentReporter()) == 2
+    assert reestimate(network, (examples,), SilentReporter()) == 2
     gathered(module, examples)
     for name in ("norm", "last", "twice"):
         for part in ("running_mean", "running_var"):
@@ -53,5 +53,5 @@ def test_statistics_are_those_of_a_training_pass() -> None:
 
 def test_a_single_value_has_no_variance() -> None:
     network = captured(nn.BatchNorm1d(4), 4)
-    reestimate(network, torch.randn(1, 4), SilentReporter())
+    reestimate(network, (torch.randn(1, 4),), SilentReporter())
     assert network.get_buffer("running_var").tolist() == [1.0] * 4

@@ -10,9 +10,10 @@ from tiny_training import SGD, Watcher, captured, cnn, data_for, mlp, train
 from torch import Tensor, nn
 
 from prunecli.choices import Precision
-from prunecli.data import DataSet, Task, loss_of
+from prunecli.data import DataSet
 from prunecli.errors import ConfigError
-from prunecli.recovery.objective import DEFAULT_SHARE, Objective, distance
+from prunecli.recovery.objective import Objective
+from prunecli.tasks import CLASSIFICATION, REGRESSION
 from prunecli.tuning import TrainConfig
 
 
@@ -33,32 +34,32 @@ def slowly(outputs: Tensor, wanted: Tensor, temperature: float) -> float:
 def test_distance_of_classes_is_the_divergence_at_the_temperature(temperature: float) -> None:
     torch.manual_seed(0)
     outputs, wanted = torch.randn(5, 4).double(), torch.randn(5, 4).double()
-    found = distance(Task.CLASSIFICATION, outputs, wanted, temperature)
+    found = CLASSIFICATION.distance((outputs,), (wanted,), (), temperature)
     assert float(found) == pytest.approx(slowly(outputs, wanted, temperature), abs=1e-9)
-    assert float(distance(Task.CLASSIFICATION, wanted, wanted, temperature)) == 0.0
+    assert float(CLASSIFICATION.distance((wanted,), (wanted,), (), temperature)) == 0.0
 
 
 def test_distance_of_numbers_is_the_mean_square() -> None:
     outputs, wanted = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]])
-    assert float(distance(Task.REGRESSION, outputs, wanted, 4.0)) == 2.5
+    assert float(REGRESSION.distance((outputs,), (wanted,), (), 4.0)) == 2.5
 
 
 def test_the_share_mixes_both_losses() -> None:
     torch.manual_seed(0)
     inputs, outputs, wanted = torch.randn(6, 2), torch.randn(6, 3), torch.randn(6, 3)
     targets = torch.randint(0, 3, (6,))
-    found, loss = Objective(Task.CLASSIFICATION, 0.25, 4.0, lambda _: wanted)(
-        inputs, outputs, targets
+    found, loss = Objective(CLASSIFICATION, 0.25, 4.0, lambda _: (wanted,))(
+        (inputs,), (outputs,), (targets,)
     )
-    far = distance(Task.CLASSIFICATION, outputs, wanted, 4.0)
-    assert torch.equal(loss, loss_of(Task.CLASSIFICATION, outputs, targets))
+    far = CLASSIFICATION.distance((outputs,), (wanted,), (), 4.0)
+    assert torch.equal(loss, CLASSIFICATION.loss((outputs,), (targets,), 0.0))
     torch.testing.assert_close(found, 0.75 * loss + 0.25 * far)
 
 
 def wrong(data: DataSet) -> DataSet:
     """The same examples with labels that say nothing."""
     shuffled = torch.randint(0, 3, (len(data.train),), generator=torch.Generator().manual_seed(9))
-    return dataclasses.replace(data, train=dataclasses.replace(data.train, targets=shuffled))
+    return dataclasses.replace(data, train=dataclasses.replace(data.train, targets=(shuffled,)))
 
 
 @pytest.mark.parametrize("make", [mlp, cnn])
@@ -70,10 +71,10 @@ def test_the_original_alone_can_teach(make: object) -> None:
     train(teacher, dataclasses.replace(SGD, epochs=20))
     kept = {name: item.clone() for name, item in teacher.state_dict().items()}
     data = wrong(data_for(network))
-    meant = teacher(data.validation.inputs).argmax(1)
+    meant = teacher(data.validation.inputs[0]).argmax(1)
 
     def agreement() -> float:
-        return float((network(data.validation.inputs).argmax(1) == meant).float().mean())
+        return float((network(data.validation.inputs[0]).argmax(1) == meant).float().mean())
 
     before = agreement()
     config = dataclasses.replace(SGD, epochs=20, distill=1.0)
@@ -95,7 +96,7 @@ def test_no_share_trains_as_without_an_original() -> None:
     mixed = gradients_of(SGD, teacher=captured(nn.Linear(6, 3), 6))
     assert all(torch.equal(labels[0][name], found[0][name]) for name in labels[0])
     assert not torch.equal(labels[0]["0.weight"], mixed[0]["0.weight"])
-    assert DEFAULT_SHARE[Task.CLASSIFICATION] > 0
+    assert CLASSIFICATION.share > 0
 
 
 def test_distillation_needs_an_original() -> None:

@@ -10,9 +10,9 @@ from tiny_training import SGD, Watcher, captured, cnn, data_for, mlp, tied, trai
 from torch import Tensor, nn
 
 from prunecli.choices import OptimizerName, ScheduleName
-from prunecli.data import Task, loss_of
 from prunecli.errors import ConfigError
 from prunecli.recovery.optimizer import check_training, make_optimizer, set_lr
+from prunecli.tasks import CLASSIFICATION, REGRESSION
 from prunecli.tuning import TrainConfig
 
 EVERY = [
@@ -76,7 +76,7 @@ def test_steps_are_those_of_the_class_it_names(name: str, made: object) -> None:
         data = data_for(network)
         for _ in range(3):
             optimizer.zero_grad()
-            loss = loss_of(Task.CLASSIFICATION, network(data.train.inputs), data.train.targets)
+            loss = CLASSIFICATION.loss((network(data.train.inputs[0]),), data.train.targets, 0.0)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         found.append([item.detach().clone() for item in network.parameters()])
@@ -157,8 +157,8 @@ def test_labels_are_smoothed() -> None:
     soft = torch.full((4, 3), 0.1 / 3)
     soft[torch.arange(4), targets] += 0.9
     expected = -(soft * outputs.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(loss_of(Task.CLASSIFICATION, outputs, targets, 0.1), expected)
-    data = dataclasses.replace(data_for(mlp()), task=Task.REGRESSION)
+    torch.testing.assert_close(CLASSIFICATION.loss((outputs,), (targets,), 0.1), expected)
+    data = dataclasses.replace(data_for(mlp()), task=REGRESSION)
     with pytest.raises(ConfigError, match="--label-smoothing: is for classes"):
         train(mlp(), dataclasses.replace(SGD, label_smoothing=0.1), data=data)
 

@@ -333,6 +333,6 @@ def test_soft_units_can_be_removed_exactly() -> None:
     assert sum(item.numel() for item in small.parameters()) < sum(
         item.numel() for item in network.parameters()
     )
-    inputs = data.choose.inputs
+    inputs = data.choose.inputs[0]
     with torch.no_grad():
         torch.testing.assert_close(small(inputs), network(inputs), rtol=1e-5, atol=1e-5)

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn import functional as F
 
-from prunecli.choices import DeviceName, OptimizerName
-from prunecli.data import DataSet, Preprocess, Split, Task
+from prunecli.choices import DeviceName, OptimizerName, TaskName
+from prunecli.data import DataSet, Preprocess, Split
 from prunecli.progress import SilentReporter
 from prunecli.recovery import TrainResult, finetune
 from prunecli.recovery.companion import Companion, Setting, State, chain
 from prunecli.recovery.masking import Masks
+from prunecli.tasks import CLASSIFICATION, Labels
 from prunecli.tuning import TrainConfig
 
 
@@ -87,15 +88,15 @@ def data_for(network: GraphModule, count: int = 48, seed: int = 1) -> DataSet:
         targets = torch.randint(0, 3, (size,), generator=generator)
         inputs = torch.randn(size, *shape, generator=generator)
         inputs[:, 0] += 2.0 * targets.reshape(-1, *(1,) * (len(shape) - 1))
-        return Split(name, inputs, targets)
+        return Split(name, (inputs,), (targets,))
 
     return DataSet(
-        Task.CLASSIFICATION,
+        CLASSIFICATION,
         split("train", count, seed),
         split("choose", 30, seed + 1),
         split("validation", 30, seed + 2),
-        Preprocess(image=False),
-        ("a", "b", "c"),
+        (Preprocess(image=False),),
+        (Labels(TaskName.CLASSIFICATION, ("a", "b", "c")),),
         (),
         (),
     )

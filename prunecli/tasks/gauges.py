@@ -1,0 +1,32 @@
+"""The metrics of torchmetrics that tasks use.
+
+Stage: tasks. In: nothing. Out: classes. torchmetrics imports torchvision wherever that is
+installed, so what may be missing there is declared first.
+"""
+
+from prunecli.compat import declare_missing_operators
+
+declare_missing_operators()
+
+from torchmetrics import Metric as Gauge  # noqa: E402 (importable only now)
+from torchmetrics.classification import (  # noqa: E402
+    MulticlassAccuracy,
+    MulticlassF1Score,
+    MulticlassJaccardIndex,
+    MultilabelAveragePrecision,
+    MultilabelF1Score,
+)
+from torchmetrics.regression import MeanSquaredError, R2Score  # noqa: E402
+from torchmetrics.text import Perplexity  # noqa: E402
+
+__all__ = [
+    "Gauge",
+    "MeanSquaredError",
+    "MulticlassAccuracy",
+    "MulticlassF1Score",
+    "MulticlassJaccardIndex",
+    "MultilabelAveragePrecision",
+    "MultilabelF1Score",
+    "Perplexity",
+    "R2Score",
+]
