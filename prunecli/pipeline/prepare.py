@@ -69,12 +69,11 @@ def prepare(config: RunConfig, ledger: Ledger, reporter: Reporter) -> Prepared:
     with ledger.stage("capture"), reporter.step("capturing the network"):
         captured = _capture(config, loaded, data)
         ledger.remark(*captured.notes)
-    if data is not None:
-        assert config.data is not None
-        with ledger.stage("fit"), reporter.step("fitting data and network"):
+        if data is not None:
+            assert config.data is not None
             data = fitted(data, captured, config.data.task)
-            ledger.note(data=_data_record(config, data))
             check_objective(data.task, config.train)
+            ledger.note(data=_data_record(config, data))
             note = note_outputs(data.task, captured)
             ledger.remark(*([note] if note else []))
     return Prepared(loaded.sha256, captured, data)

@@ -123,7 +123,7 @@ def test_data_is_refused_where_it_cannot_fit(match: Path, bench: object, here: P
     ended = run("prune", *words(match), *INPUTS, "--data", "data.npz", "-q", "-o", "out/a.onnx")
     assert ended.code == 2
     assert ended.err.startswith(
-        "ERROR --data: networks with one input of numbers can be trained here, got int64, float32"
+        "ERROR data: the network takes ids, table_numbers, got one input without a name"
     )
     assert not Path("out").exists() or list(Path("out").iterdir()) == []
 

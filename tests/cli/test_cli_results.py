@@ -81,13 +81,14 @@ def test_table_is_complete_and_aligned_when_piped(good: Good) -> None:
         "speed-up (10-90%)",
         "accuracy",
         "difference (points)",
+        "macro F1",
     ]
     assert [row.split("  ")[0] for row in rows] == [
         "original",
         "pruned, before fine-tuning",
         "final",
     ]
-    assert all(len(re.split(r" {2,}", row)) == 9 for row in rows)
+    assert all(len(re.split(r" {2,}", row)) == 10 for row in rows)
     columns = [match.end() for match in re.finditer("-+", rule)]
     assert all(len(row) == columns[-1] for row in rows), "numbers end where their column ends"
     assert "\x1b" not in good.ended.out
