@@ -2,15 +2,18 @@
 
 import pytest
 
-from prunecli.choices import Quantity
+from prunecli.choices import Quantity, TaskName
+from prunecli.config import HeadConfig, TaskConfig
 from prunecli.errors import ConfigError
 from prunecli.parsing import (
+    parse_drop,
     parse_floats,
     parse_inputs,
     parse_model_args,
     parse_ratio,
     parse_shape,
     parse_target,
+    parse_task,
 )
 from prunecli.removal import Target
 
@@ -162,3 +165,62 @@ def test_inputs(text: str, name: str, dtype: str, axes: tuple[tuple[str, int], .
     assert (spec.name, spec.dtype) == (name, dtype)
     assert tuple((axis.name, axis.extent) for axis in spec.axes) == axes
     assert spec.in_words() == text.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("1pp", (0.01, False)),
+        ("1", (0.01, False)),
+        ("0", (0.0, False)),
+        (" 5% ", (0.05, True)),
+        ("0.5%", (0.005, True)),
+    ],
+)
+def test_what_may_be_lost(text: str, found: tuple[float, bool]) -> None:
+    assert parse_drop(text) == found
+
+
+@pytest.mark.parametrize("text", ["-1pp", "101%", "200", "5%%", "a"])
+def test_no_loss_that_makes_sense(text: str) -> None:
+    with pytest.raises(ConfigError, match="--max-drop: "):
+        parse_drop(text)
+
+
+DIGIT = HeadConfig("digit", TaskName.CLASSIFICATION)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("segmentation", TaskConfig(TaskName.SEGMENTATION)),
+        ("digit=classification", TaskConfig(heads=(DIGIT,))),
+        (
+            "digit=classification:1.0, tilt = regression:0.5",
+            TaskConfig(heads=(DIGIT, HeadConfig("tilt", TaskName.REGRESSION, 0.5))),
+        ),
+        ("my tasks/own.py:Task", TaskConfig(custom="my tasks/own.py:Task")),
+        ("package.own:Tasks.first", TaskConfig(custom="package.own:Tasks.first")),
+    ],
+)
+def test_tasks(text: str, found: TaskConfig) -> None:
+    assert parse_task(text) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("guessing", "--task: one of classification, multilabel, regression"),
+        ("", "--task: one of classification"),
+        ("own.py:", "--task: one of classification"),
+        ("digit=guessing", "OUTPUT=TASK:WEIGHT is needed for each output, got 'digit=guessing'"),
+        ("digit=regression:x", "--task: a number is needed, got 'x'"),
+        ("digit=regression:0", "--task: weights must be positive, got 0 for digit"),
+        ("digit=regression,digit=regression", "--task: every output comes once"),
+        ("digit=match", "--task: match is for all outputs together"),
+    ],
+)
+def test_what_is_no_task(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_task(text)
+    assert said in caught.value.message

@@ -151,14 +151,14 @@ def _taylor(evidence: Evidence, places: Sequence[Site], count: int) -> list[Scor
             moving = {name: value for name, value in found.items() if value.requires_grad}
             slopes = torch.autograd.grad(loss, list(moving.values()), allow_unused=True)
         known = dict(zip(moving, slopes, strict=True))
-        products = {
-            name: torch.zeros_like(value) if slope is None else value.detach() * slope
-            for name, value in found.items()
-            for slope in (known.get(name),)
-        }
+        products = {name: _product(value, known.get(name)) for name, value in found.items()}
         for site, total in zip(places, totals, strict=True):
             total += np.abs(site.per_unit(site.entries(products[site.node]), count))
     return [total / len(cuts) for total in totals]
+
+
+def _product(value: Tensor, slope: Tensor | None) -> Tensor:
+    return torch.zeros_like(value) if slope is None else value.detach() * slope
 
 
 def _tracked(inputs: Tensor) -> Tensor:

@@ -116,14 +116,19 @@ def saved_to_json(saved: Saved) -> str:
 
 def _from_anywhere(config: RunConfig) -> RunConfig:
     """The configuration with paths that hold in every folder."""
-    model, factory = config.model, config.model.factory
-    file, colon, name = (factory or "").rpartition(":")
-    if colon and file.endswith(".py"):
-        factory = f"{Path(file).resolve()}:{name}"
+    model, data = config.model, config.data
     checkpoint = model.checkpoint.resolve()
-    data = config.data and replace(config.data, path=config.data.path.resolve())
-    model = replace(model, checkpoint=checkpoint, factory=factory)
+    model = replace(model, checkpoint=checkpoint, factory=_code(model.factory))
+    if data is not None:
+        task = data.task and replace(data.task, custom=_code(data.task.custom))
+        data = replace(data, path=data.path.resolve(), task=task)
     return replace(config, model=model, data=data)
+
+
+def _code(spec: str | None) -> str | None:
+    """`FILE.py:name` with a path that holds in every folder; anything else as it is."""
+    file, colon, name = (spec or "").rpartition(":")
+    return f"{Path(file).resolve()}:{name}" if colon and file.endswith(".py") else spec
 
 
 def is_run(path: Path) -> bool:
