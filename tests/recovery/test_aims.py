@@ -139,7 +139,7 @@ def test_each_of_the_two_brings_outputs_closer(
 
     def apart() -> float:
         captured, network, kept = _cut()
-        reconstruct(captured, network, kept, seen, SilentReporter())
+        reconstruct(captured, network, kept, (seen,), SilentReporter())
         with torch.no_grad():
             return float((network(unseen) - captured.network(unseen)).square().mean())
 
