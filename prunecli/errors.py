@@ -46,6 +46,10 @@ class OutputError(PrunecliError):
     """A result cannot be written."""
 
 
+class StateError(PrunecliError):
+    """What an unfinished run left is damaged, in use, or no longer fits what it began with."""
+
+
 class TargetError(PrunecliError):
     """The requested size cannot be reached."""
 

@@ -7,13 +7,17 @@ their part at every step. Never trains, and never sees an example.
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
 State = Mapping[str, Tensor]
+
+Memory = Mapping[str, Any]
+"""What a training needs to go on from an epoch's end in another process: tensors, numbers, texts,
+`None`, and lists and dictionaries of them, by name."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,13 @@ class Companion(Protocol):
 
     def restore(self, state: State) -> None:
         """Take back a snapshot; the weights of that moment are in place."""
+
+    def memory(self) -> Memory:
+        """All that it would need to go on from the end of this epoch in another process."""
+
+    def recall(self, memory: Memory) -> None:
+        """Go on from there. It has begun; the weights and the optimizer's memory of that moment
+        are put in place after it."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +120,15 @@ class Chain:
                     if name.startswith(own)
                 }
             )
+
+    def memory(self) -> Memory:
+        """All members' memories, in order."""
+        return {"members": [dict(member.memory()) for member in self.members]}
+
+    def recall(self, memory: Memory) -> None:
+        """Every member gets its own."""
+        for member, own in zip(self.members, memory["members"], strict=True):
+            member.recall(own)
 
 
 def chain(*companions: Companion) -> Companion:

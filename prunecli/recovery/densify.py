@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from prunecli.errors import ConfigError
-from prunecli.recovery.companion import Setting, State
+from prunecli.recovery.companion import Memory, Setting, State
 from prunecli.recovery.gradual import Gradual
 from prunecli.recovery.masking import KeepMasks
 
@@ -73,3 +73,12 @@ class DenseAtEnd:
 
     def restore(self, state: State) -> None:
         """The kept weights are dense."""
+
+    def memory(self) -> Memory:
+        """Whether the masks were lifted, and all about them."""
+        return {"lifted": self._lifted, "sparse": dict(self._sparse.memory())}
+
+    def recall(self, memory: Memory) -> None:
+        """The masks hold again, or no longer."""
+        self._lifted = memory["lifted"]
+        self._sparse.recall(memory["sparse"])

@@ -6,24 +6,24 @@ Out: the same graph, in place, with the weights of the best epoch, and the curve
 the validation split: the best epoch is chosen on `data.choose`. Never changes the structure.
 
 A run repeats bit for bit on the same machine: the order of the examples comes from its own
-generator, augmentation and dropout from the global one, seeded inside a fork.
+generator, augmentation and dropout from the global one, seeded inside a fork. Where somebody keeps
+its memory (`resuming`), it goes on at the epoch that was saved last.
 """
 
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch import Tensor
 from torch.fx import GraphModule
 
 from prunecli.data import DataSet, batches
 from prunecli.errors import ConfigError, TrainingError
 from prunecli.progress import Reporter
 from prunecli.recovery.augment import Augmentation, augmentation_for
-from prunecli.recovery.companion import Companion, Setting, State, chain
+from prunecli.recovery.companion import Companion, Setting, chain
 from prunecli.recovery.conditions import gradients_for, repeatable, within_memory
 from prunecli.recovery.mode import training_mode
 from prunecli.recovery.objective import Objective, objective_for
@@ -35,6 +35,16 @@ from prunecli.recovery.pulls import pull
 from prunecli.recovery.rates import rates_of
 from prunecli.recovery.records import Epoch, TrainResult, epoch_line
 from prunecli.recovery.resting import at_rest
+from prunecli.recovery.resuming import (
+    Best,
+    Keeper,
+    Moving,
+    Progress,
+    put_weights,
+    recall,
+    remembered,
+    weights_of,
+)
 from prunecli.recovery.scoring import score_placed
 from prunecli.tasks import Tensors
 from prunecli.tuning import TrainConfig
@@ -59,6 +69,7 @@ class _Job:
     objective: Objective
     companion: Companion
     title: str
+    keeper: Keeper | None
 
     def prepare(self, stored: Tensors) -> Tensors:
         """A stored training batch as model inputs, changed at random on the way."""
@@ -78,25 +89,24 @@ def finetune(
     epochs: float | None = None,
     seed_offset: int = 0,
     title: str = "fine-tuning",
+    keeper: Keeper | None = None,
 ) -> TrainResult:
     """Train `network` in place; it ends in evaluation mode with the best weights seen.
 
-    The best are among those that `companion` counts; where it counts none, the last are kept.
-
     Args:
-        teacher: the original network, to learn from its outputs (see `objective`); it must share
-            no memory with `network`.
+        teacher: the original, to learn from (see `objective`); shares no memory with `network`.
         only: names of the parameters that change; all others stay as they are.
-        companion: what accompanies every step.
-        epochs: instead of `config.epochs`; may end within an epoch, after the nearest whole
-            number of steps, but never before the first.
+        companion: what accompanies every step. The best are among what it counts, or the last.
+        epochs: instead of `config.epochs`; may end within an epoch (see `pace_of`).
         seed_offset: tells the rounds of an iterative run apart.
         title: what is being done, in progress and errors.
+        keeper: gets each epoch's memory (see `resuming`), and what it has is gone on from.
 
     Raises:
         ConfigError: numbers or a device that cannot be trained with.
         ModelError: the output does not fit the task.
         TrainingError: the loss or the outputs are no longer finite.
+        StateError: what `keeper` has belongs to another training.
     """
     epochs = check_training(config, epochs)
     if epochs == 0:
@@ -123,42 +133,51 @@ def finetune(
             objective=objective,
             companion=chain() if companion is None else companion,
             title=title,
+            keeper=keeper,
         )
-        with gradients_for(network, optimizer):
-            return _run(job)
-
-
-@dataclass(frozen=True)
-class _Best:
-    """The best weights so far."""
-
-    epoch: int
-    score: float
-    weights: dict[str, Tensor]
-    state: State
+        return _run(job)
 
 
 def _run(job: _Job) -> TrainResult:
-    metric = job.data.task.metric
+    with gradients_for(job.network, job.optimizer):
+        progress = _trained(job)
+    curve, best = progress.curve, progress.best
+    if best is not None:
+        put_weights(job.network, best.weights)
+        job.companion.restore(best.state)
+    kept = len(curve) if best is None else best.epoch
+    return TrainResult(curve, progress.start, kept, job.data.task.metric, _notes(job, curve, kept))
+
+
+def _trained(job: _Job) -> Progress:
+    """All epochs, from the start or from what was saved last."""
     order = torch.Generator().manual_seed(job.config.seed)
     rest = partial(at_rest, job.network, job.placement)
     job.companion.begin(Setting(job.network, job.optimizer, job.pace.steps, rest))
-    start = _score(job)
-    best = _better(job, 0, start, None)
-    curve: list[Epoch] = []
-    for number in range(1, job.pace.epochs + 1):
+    moving = Moving(job.network, job.optimizer, job.companion, order, job.placement.device)
+    progress = _begun(job, moving)
+    for number in range(len(progress.curve) + 1, job.pace.epochs + 1):
         epoch = _epoch(job, number, order)
-        curve.append(epoch)
-        best = _better(job, number, epoch.score, best)
-        job.reporter.say(epoch_line(epoch, job.pace.epochs, metric))
-    if best is not None:
-        _restore(job.network, best.weights)
-        job.companion.restore(best.state)
-    kept = len(curve) if best is None else best.epoch
-    return TrainResult(tuple(curve), start, kept, metric, _notes(job, curve, kept))
+        best = _better(job, number, epoch.score, progress.best)
+        progress = Progress(progress.start, (*progress.curve, epoch), best)
+        if job.keeper is not None:
+            job.keeper.save(remembered(moving, progress, ended=number == job.pace.epochs))
+        job.reporter.say(epoch_line(epoch, job.pace.epochs, job.data.task.metric))
+    return progress
 
 
-def _better(job: _Job, epoch: int, score: float, best: _Best | None) -> _Best | None:
+def _begun(job: _Job, moving: Moving) -> Progress:
+    """Before the first epoch, or after those that were done before."""
+    memory = None if job.keeper is None else job.keeper.load()
+    if memory is None:
+        start = _score(job)
+        return Progress(start, best=_better(job, 0, start, None))
+    progress = recall(moving, memory)
+    job.reporter.say(f"{job.title}: {len(progress.curve)} of {job.pace.epochs} epochs are done")
+    return progress
+
+
+def _better(job: _Job, epoch: int, score: float, best: Best | None) -> Best | None:
     """The better one of `best` and what the network is now.
 
     A draw goes to the later weights. `choose` comes from data that the original was trained on,
@@ -168,7 +187,7 @@ def _better(job: _Job, epoch: int, score: float, best: _Best | None) -> _Best | 
         return best
     if best is not None and not job.data.task.metric.at_least_as_good(score, best.score):
         return best
-    return _Best(epoch, score, _weights(job.network), job.companion.snapshot())
+    return Best(epoch, score, weights_of(job.network), job.companion.snapshot())
 
 
 def _epoch(job: _Job, number: int, generator: torch.Generator) -> Epoch:
@@ -234,20 +253,7 @@ def _untrained(data: DataSet, companion: Companion | None, title: str) -> TrainR
     return TrainResult((), None, 0, data.task.metric, notes)
 
 
-def _weights(network: GraphModule) -> dict[str, Tensor]:
-    """Copies of all parameters and buffers (batch-norm statistics are part of an epoch)."""
-    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
-
-
-def _restore(network: GraphModule, weights: dict[str, Tensor]) -> None:
-    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            tensor.copy_(weights[name])
-
-
-def _notes(job: _Job, curve: list[Epoch], best_epoch: int) -> tuple[str, ...]:
+def _notes(job: _Job, curve: Sequence[Epoch], best_epoch: int) -> tuple[str, ...]:
     notes: list[str] = []
     if job.augmentation is not None:
         notes.append(f"training images are changed by: {job.augmentation.words}")

@@ -5,13 +5,14 @@ of training. Never scores or selects by itself.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from prunecli.errors import VerificationError
-from prunecli.recovery.companion import Setting, State
+from prunecli.recovery.companion import Memory, Setting, State
 from prunecli.recovery.curves import decayed, updates
 from prunecli.recovery.masking import HeldMasks, Masks
 from prunecli.recovery.regrowth import regrown
@@ -21,6 +22,16 @@ Choose = Callable[[float, Masks], Masks]
 """(share of the final removal, current masks) -> masks that remove so much in all, and whatever
 the current ones remove. Called with the network at rest, as it was handed to training but for its
 weights (see `companion.Setting.at_rest`); those that are masked are zero."""
+
+
+class Chosen(Protocol):
+    """What whoever chooses masks knows between two updates."""
+
+    def memory(self) -> Memory:
+        """As in `Companion`."""
+
+    def recall(self, memory: Memory) -> None:
+        """As in `Companion`."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +62,9 @@ class Gradual:
         history: what was done so far.
     """
 
-    def __init__(self, timing: Timing, choose: Choose) -> None:
-        self._timing, self._choose = timing, choose
+    def __init__(self, timing: Timing, choose: Choose, chosen: Chosen | None = None) -> None:
+        """`chosen`: of a function that remembers something between two calls."""
+        self._timing, self._choose, self._chosen = timing, choose, chosen
         self._setting: Setting | None = None
         self._held: HeldMasks | None = None
         self._due: dict[int, float] = {}
@@ -102,6 +114,21 @@ class Gradual:
         """Hold these masks again."""
         assert self._held is not None
         self._held.put(state)
+
+    def memory(self) -> Memory:
+        """The masks, what was done so far, and what the next choice goes by."""
+        return {
+            "masks": self.masks,
+            "history": [list(astuple(update)) for update in self.history],
+            "chosen": {} if self._chosen is None else dict(self._chosen.memory()),
+        }
+
+    def recall(self, memory: Memory) -> None:
+        """Hold these masks again, and choose the next ones as if nothing had happened."""
+        self.restore(memory["masks"])
+        self.history = [Update(*update) for update in memory["history"]]
+        if self._chosen is not None:
+            self._chosen.recall(memory["chosen"])
 
     def _update(self, held: HeldMasks, step: int) -> None:
         assert self._setting is not None

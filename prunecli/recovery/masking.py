@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from prunecli.errors import ModelError
-from prunecli.recovery.companion import Setting, State
+from prunecli.recovery.companion import Memory, Setting, State
 
 Masks = Mapping[str, Tensor]
 """Parameter name -> bool tensor of its shape, True = stays; unmasked parameters are absent."""
@@ -125,3 +125,10 @@ class KeepMasks:
 
     def restore(self, state: State) -> None:
         """The kept weights are masked already."""
+
+    def memory(self) -> Memory:
+        """Nothing: the masks are those that it began with."""
+        return {}
+
+    def recall(self, memory: Memory) -> None:
+        """Nothing."""

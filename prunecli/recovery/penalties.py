@@ -15,7 +15,7 @@ from prunecli.choices import Penalty
 from prunecli.errors import ConfigError
 from prunecli.graph.coupling import STAYS, Coupling
 from prunecli.graph.nodes import argument, attribute, operator_name
-from prunecli.recovery.companion import Setting, State
+from prunecli.recovery.companion import Memory, Setting, State
 from prunecli.recovery.unit_norms import unit_squares
 
 NORMS = frozenset(
@@ -126,6 +126,13 @@ class SparseTraining:
         return {}
 
     def restore(self, state: State) -> None:
+        """Nothing."""
+
+    def memory(self) -> Memory:
+        """Nothing: the penalty is a function of the weights."""
+        return {}
+
+    def recall(self, memory: Memory) -> None:
         """Nothing."""
 
 
