@@ -6,13 +6,10 @@ imported inside the command.
 
 import contextlib
 import shlex
-import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -31,9 +28,11 @@ from prunecli.config import (
     MeasureConfig,
     ModelConfig,
     RestoreConfig,
+    ResumeConfig,
     RunConfig,
 )
-from prunecli.errors import ConfigError, PrunecliError
+from prunecli.endings import errors_as_lines, interruptible
+from prunecli.errors import ConfigError
 from prunecli.options import given, removing, running
 from prunecli.parsing import (
     parse_floats,
@@ -49,9 +48,6 @@ from prunecli.wishes import RemovalFlags, read_removal
 FELL_SHORT = 1
 """Exit code of a run whose files were written but miss what was asked for."""
 
-INTERRUPTED, TERMINATED = 130, 143
-"""Exit codes after Ctrl-C and after SIGTERM, as shells have them."""
-
 app = typer.Typer(
     help="Prune a trained network, fine-tune it, and ship a smaller, faster, verified ONNX file.",
     add_completion=False,
@@ -60,51 +56,11 @@ app = typer.Typer(
 )
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: the same way out as Ctrl-C, so that everything is cleaned up on it."""
-
-
 def main() -> None:
     """Entry point of the `prunecli` script."""
     with errors_as_lines():
         # Not standalone: then wrong flags come out as errors, to be shown like all others.
         sys.exit(app(prog_name="prunecli", standalone_mode=False))
-
-
-@contextlib.contextmanager
-def errors_as_lines() -> Iterator[None]:
-    """One line `ERROR`, one line `TIP`, and the exit code of the error's kind."""
-    try:
-        yield
-    except PrunecliError as error:
-        _fail(error.message, error.hint, error.exit_code)
-    except typer.TyperException as error:
-        _fail(error.format_message(), f"see: prunecli {_command_of(error)} --help", error.exit_code)
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the block as an error does, so that it cleans up, with one line."""
-    before = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        print("INTERRUPTED nothing was written", file=sys.stderr)
-        sys.exit(TERMINATED if isinstance(error, _Terminated) else INTERRUPTED)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise _Terminated
-
-
-def _fail(message: str, hint: str | None, code: int) -> NoReturn:
-    # Texts from other libraries are quoted in messages, and may have line breaks.
-    print(f"ERROR {' '.join(message.split())}", file=sys.stderr)
-    if hint:
-        print(f"TIP {' '.join(hint.split())}", file=sys.stderr)
-    sys.exit(code)
 
 
 @app.callback(invoke_without_command=True)
@@ -116,14 +72,6 @@ def _root(
         print(f"prunecli {__version__}")
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help())
-
-
-def _command_of(error: typer.TyperException) -> str:
-    """The command whose flags are wrong; the usual one where even that is not known."""
-    context = getattr(error, "ctx", None)
-    if context is None or context.parent is None:
-        return "prune"
-    return str(context.info_name)
 
 
 @app.command()
@@ -194,6 +142,7 @@ def prune(
     device: running.Device = DeviceName.AUTO,
     output: running.Output = None,
     report: running.ReportFile = None,
+    keep_run: running.KeepRun = False,
     storage: running.StorageOption = Storage.SPARSE,
     explain: running.Explain = False,
     dry_run: running.DryRun = False,
@@ -246,6 +195,7 @@ def prune(
         atol=atol,
         dry_run=dry_run,
         command=_command(),
+        keep_run=keep_run,
     )
     with interruptible():
         _run(config, quiet, as_json, explain)
@@ -283,6 +233,7 @@ def restore(
     epochs: running.Epochs = 0.0,
     output: running.Output = None,
     report: running.ReportFile = None,
+    keep_run: running.KeepRun = False,
     explain: running.Explain = False,
     quiet: running.Quiet = False,
     as_json: running.AsJson = False,
@@ -294,13 +245,33 @@ def restore(
 
     Exit codes: 0 good, 1 the result failed verification, 2 wrong input.
     """
-    config = RestoreConfig(run, tuple(layer), epochs, output, report, _command())
+    config = RestoreConfig(run, tuple(layer), epochs, output, report, _command(), keep_run)
     with interruptible():
         _run(config, quiet, as_json, explain)
 
 
+@app.command()
+def resume(
+    run: removing.RunFolder,
+    report: running.ReportFile = None,
+    keep_run: running.KeepRun = False,
+    explain: running.Explain = False,
+    quiet: running.Quiet = False,
+    as_json: running.AsJson = False,
+) -> None:
+    """Go on with a run that was interrupted, crashed or killed, from its last epoch.
+
+    RUN is the folder that it left: model.run beside model.onnx. All flags are those that the run
+    began with; it ends with the numbers that it would have had without the interruption.
+
+    Exit codes: as those of the command that goes on.
+    """
+    with interruptible():
+        _run(ResumeConfig(run, report, keep_run), quiet, as_json, explain)
+
+
 def _run(
-    config: RunConfig | ModelConfig | RestoreConfig,
+    config: RunConfig | ModelConfig | RestoreConfig | ResumeConfig,
     quiet: bool,
     as_json: bool,
     explain: bool = False,

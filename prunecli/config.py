@@ -205,6 +205,7 @@ class RunConfig:
         atol: largest difference between onnxruntime and PyTorch, relative to the larger of 1
             and the largest absolute output.
         command: the command line, for the file's metadata.
+        keep_run: what an unfinished run would need to go on stays after one that ended well.
     """
 
     model: ModelConfig
@@ -219,8 +220,14 @@ class RunConfig:
     atol: float = 1e-4
     dry_run: bool = False
     command: str = ""
+    keep_run: bool = False
 
     def __post_init__(self) -> None:
+        if self.keep_run and self.dry_run:
+            raise ConfigError(
+                "--keep-run: a dry run writes nothing that could be kept, got --dry-run",
+                "leave one of them out",
+            )
         if not (math.isfinite(self.atol) and self.atol >= 0):
             raise ConfigError(f"--atol: 0 or more is needed, got {self.atol:g}", "e.g. --atol 1e-4")
         _check_needs(self)
@@ -235,6 +242,7 @@ class RestoreConfig:
         layers: patterns of layers that get back what they lost.
         epochs: fine-tuning afterwards.
         output: the ONNX file; `None` names it after the run's, in its folder.
+        keep_run: as in `RunConfig`.
     """
 
     run: Path
@@ -243,6 +251,22 @@ class RestoreConfig:
     output: Path | None = None
     report: Path | None = None
     command: str = ""
+    keep_run: bool = False
+
+
+@dataclass(frozen=True)
+class ResumeConfig:
+    """One `prunecli resume`.
+
+    Attributes:
+        run: the folder of a run that did not end.
+        report: instead of where that run wanted its report.
+        keep_run: as in `RunConfig`, also where that run did not ask for it.
+    """
+
+    run: Path
+    report: Path | None = None
+    keep_run: bool = False
 
 
 def _check_needs(config: RunConfig) -> None:

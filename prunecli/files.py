@@ -5,12 +5,15 @@ Stage: below all others. Never decides what is written.
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from prunecli.errors import OutputError
+
+WORKSPACE = ".prunecli-"
 
 ELSEWHERE = "choose another place with -o or --report"
 
@@ -102,8 +105,14 @@ def folders_for(files: Sequence[Path]) -> Iterator[None]:
 def workspace(near: Path) -> Iterator[Path]:
     """A temporary folder beside `near` (so that renaming from it to there works), gone after the
     block whatever happens."""
-    with tempfile.TemporaryDirectory(dir=near.parent, prefix=".prunecli-") as folder:
+    with tempfile.TemporaryDirectory(dir=near.parent, prefix=WORKSPACE) as folder:
         yield Path(folder)
+
+
+def sweep(near: Path) -> None:
+    """Remove workspaces beside `near`: those of killed processes, where no other can have one."""
+    for folder in near.parent.glob(f"{WORKSPACE}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def rename_together(renames: Sequence[tuple[Path, Path]]) -> None:

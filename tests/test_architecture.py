@@ -35,7 +35,7 @@ LAYERS = (
     ("report",),
     ("pipeline",),
     ("__init__",),
-    ("options",),
+    ("options", "endings"),
     ("cli",),
     ("__main__",),
 )
@@ -51,11 +51,13 @@ INNER_IMPORTS = {
 BROAD_HANDLERS = {
     "prunecli.files": "BaseException: takes files back on Ctrl-C too, and raises on",
     "prunecli.loading.usercode": "the user's code may raise anything; it becomes a ModelError",
+    "prunecli.pipeline.journal": "BaseException: notes how the run can go on, and raises on",
     "prunecli.pipeline.ledger": "BaseException: notes where a bug struck, and raises on",
 }
 
 PRINTING = {
     "prunecli.cli": "the command line",
+    "prunecli.endings": "its last lines",
     "prunecli.progress": "shows progress on stderr",
 }
 

@@ -209,6 +209,14 @@ ReportFile = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+KeepRun = Annotated[
+    bool,
+    typer.Option(
+        "--keep-run",
+        help="After a run that ended well keep what it would have needed to be resumed, too.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Atol = Annotated[
     float,
     typer.Option(

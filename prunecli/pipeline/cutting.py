@@ -13,6 +13,7 @@ from prunecli.choices import Quantity, Recovery
 from prunecli.graph.cost import Keep
 from prunecli.importance.units import score_units
 from prunecli.pipeline.job import Job, Pace
+from prunecli.pipeline.packing import pack_units, unpack_units
 from prunecli.pipeline.state import Analysis, State, analysed
 from prunecli.pipeline.told import units_step
 from prunecli.recovery import reconstruct, reestimate
@@ -42,7 +43,12 @@ def cut_units(job: Job, state: State, pace: Pace) -> State:
         if wanted is None:
             return state
         choosing = with_rules(job, found, lambda rule: pace.of_rest(rule.share))
-        chosen = choose_units(job, state, found, wanted, choosing)
+        chosen = job.journal.once(
+            "plan",
+            lambda: choose_units(job, state, found, wanted, choosing),
+            pack_units,
+            unpack_units,
+        )
         job.ledger.step(units_step(job.config.removal, chosen, pace.number))
     return apply_plan(job, state, found, chosen)
 
@@ -161,16 +167,17 @@ def reconstruct_layers(
     examples = job.unlabelled(state.captured, RECONSTRUCTION_EXAMPLES)
     if examples is None or job.config.recover is Recovery.NONE:
         return
-    if job.config.recover is Recovery.BN:
-        with job.ledger.stage("measure norms"):
+
+    def recover() -> str:
+        if job.config.recover is Recovery.BN:
             norms = reestimate(network, examples, job.reporter)
-            what = f"measured the statistics of {norms} batch norms anew"
-    else:
-        with job.ledger.stage("reconstruct"):
-            done = reconstruct(
-                state.captured, network, kept, examples, job.reporter, job.seed, masks
-            )
-            what = f"reconstructed {done.layers} layers"
+            return f"measured the statistics of {norms} batch norms anew"
+        done = reconstruct(state.captured, network, kept, examples, job.reporter, job.seed, masks)
+        return f"reconstructed {done.layers} layers"
+
+    stage = "measure norms" if job.config.recover is Recovery.BN else "reconstruct"
+    with job.ledger.stage(stage):
+        what = job.journal.change("recovery", network, recover)
     job.ledger.remark(
         f"{what} from {len(examples[0])} unlabelled training examples before any training"
     )

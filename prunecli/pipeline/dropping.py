@@ -11,6 +11,7 @@ from prunecli.errors import ConfigError
 from prunecli.graph.blocks import Block, find_blocks
 from prunecli.importance.blocks import score_blocks
 from prunecli.pipeline.job import Job, Pace
+from prunecli.pipeline.packing import pack_scores, unpack_scores
 from prunecli.pipeline.state import State, analysed
 from prunecli.pipeline.told import layers_step
 from prunecli.removal import Choosing, LayersWanted, Removal
@@ -39,14 +40,19 @@ def drop_layers(job: Job, state: State, pace: Pace) -> State:
             if number <= 0 and (pace.share < 1.0 or len(blocks) < before):
                 return state
             wanted = LayersWanted(count=number)
-    scores = score_blocks(
-        state.captured,
-        found.flow,
-        blocks,
-        mix,
-        job.calibration(state.captured) if mix.needs_data(Strategy.LAYER) else None,
-        job.seed,
-        job.reporter,
+    scores = job.journal.once(
+        "layers",
+        lambda: score_blocks(
+            state.captured,
+            found.flow,
+            blocks,
+            mix,
+            job.calibration(state.captured) if mix.needs_data(Strategy.LAYER) else None,
+            job.seed,
+            job.reporter,
+        ),
+        pack_scores,
+        unpack_scores,
     )
     with job.ledger.stage("drop"), job.reporter.step("dropping layers and checking"):
         chosen = choose_layers(

@@ -13,6 +13,7 @@ from torch import fx
 
 from prunecli.choices import Storage
 from prunecli.config import RunConfig
+from prunecli.data import DataSet
 from prunecli.export.onnx_file import (
     Exportable,
     make_exportable,
@@ -24,8 +25,10 @@ from prunecli.export.verify import verify_masked, verify_outputs, verify_shrunk
 from prunecli.files import writing
 from prunecli.graph.cost import Cost
 from prunecli.measure.score import Score
+from prunecli.pipeline.journal import Journal
 from prunecli.pipeline.judge import check_chance, score
 from prunecli.pipeline.ledger import Ledger
+from prunecli.pipeline.packing import pack_score, unpack_score
 from prunecli.pipeline.prepare import Prepared
 from prunecli.pipeline.saved import plans_to_json
 from prunecli.pipeline.state import State
@@ -62,6 +65,7 @@ class Exporter:
     files: Files
     ledger: Ledger
     reporter: Reporter
+    journal: Journal
 
     def original(self, cost: Cost) -> None:
         """The original as an ONNX file, and its score: before anything else, is the setup right?
@@ -89,7 +93,7 @@ class Exporter:
             self.files.costs[name] = cost
         if self.prepared.data is not None:
             with ledger.stage("score original"):
-                found = score(self.files.path(name), self.prepared.data, self.reporter)
+                found = self._scored(self.files.path(name), self.prepared.data)
                 check_chance(found, ledger, self.reporter)
                 self.files.scores[name] = found
 
@@ -125,8 +129,13 @@ class Exporter:
                 self.files.nonzero[name] = nonzero_weights(path)[0]
         if self.prepared.data is not None:
             with ledger.stage(f"score {name.value}"):
-                self.files.scores[name] = score(path, self.prepared.data, self.reporter)
+                self.files.scores[name] = self._scored(path, self.prepared.data)
         return exportable
+
+    def _scored(self, path: Path, data: DataSet) -> Score:
+        return self.journal.once(
+            "score", lambda: score(path, data, self.reporter), pack_score, unpack_score
+        )
 
     def _written(
         self, name: RowName, network: fx.GraphModule, metadata: Mapping[str, str], storage: Storage

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from prunecli.choices import Strategy
@@ -16,9 +17,11 @@ from prunecli.graph.maskable import Maskable
 from prunecli.pipeline.cutting import apply_plan, choose_units, wanted_units, with_rules
 from prunecli.pipeline.job import Job, Pace
 from prunecli.pipeline.masking import choose_weights, recount, weights_of
+from prunecli.pipeline.packing import pack_masks, pack_units, unpack_masks, unpack_units
 from prunecli.pipeline.state import Analysis, State, analysed, owned
 from prunecli.pipeline.told import units_step, weights_step
 from prunecli.pipeline.training import train, train_to_the_end
+from prunecli.recovery.companion import Memory
 from prunecli.recovery.densify import DenseAtEnd
 from prunecli.recovery.gradual import Gradual
 from prunecli.recovery.soft_units import unit_masks
@@ -60,6 +63,21 @@ class _Chooser:
         self.masks = choose_weights(self.job, self.state, self.own, share, so_far, weights)
         return _both(self.masks.masks, units)
 
+    def memory(self) -> Memory:
+        """What was chosen last, as plain values."""
+        return {
+            "gone": torch.from_numpy(self.gone.copy()),
+            "plan": None if self.plan is None else dict(pack_units(self.plan)),
+            "masks": None if self.masks is None else dict(pack_masks(self.masks)),
+        }
+
+    def recall(self, memory: Memory) -> None:
+        """Go on from there."""
+        plan, masks = memory["plan"], memory["masks"]
+        self.gone = memory["gone"].numpy()
+        self.plan = None if plan is None else unpack_units(plan)
+        self.masks = None if masks is None else unpack_masks(masks)
+
     def _wanted_weights(self, share: float, units: Masks) -> WeightsWanted:
         """The sparsity asked for is one of what the units leave, and what went with them is
         masked too."""
@@ -96,7 +114,7 @@ def prune_gradually(job: Job, state: State, pace: Pace) -> State:
     if not by_units:
         return _weights_only(job, state, chooser, epochs)
     ramp = replace(timing, begin=timing.begin / timing.end, end=1.0, dense_epochs=0.0)
-    companion = Gradual(ramp, chooser)
+    companion = Gradual(ramp, chooser, chooser)
     state = train(job, state, epochs * timing.end, companion=companion, phase="gradual pruning")
     assert chooser.plan is not None
     job.ledger.step(units_step(job.config.removal, chooser.plan, pace.number))
@@ -110,7 +128,7 @@ def prune_gradually(job: Job, state: State, pace: Pace) -> State:
 
 def _weights_only(job: Job, state: State, chooser: _Chooser, epochs: float) -> State:
     timing = job.config.removal.timing
-    gradual = Gradual(timing, chooser)
+    gradual = Gradual(timing, chooser, chooser)
     dense = timing.dense_epochs / epochs
     companion = DenseAtEnd(gradual, dense) if dense else gradual
     state = train(job, state, epochs, companion=companion, phase="gradual pruning")

@@ -3,7 +3,7 @@
 Stage: pipeline. Plain records, and the examples that stages draw from the training data.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from prunecli.data import DataSet
 from prunecli.graph.capture import Captured
 from prunecli.graph.cost import Cost
 from prunecli.importance.calibration import Calibration
+from prunecli.pipeline.journal import Journal
 from prunecli.pipeline.ledger import Ledger
 from prunecli.pipeline.prepare import Prepared
 from prunecli.progress import Reporter
@@ -44,6 +45,7 @@ class Job:
 
     Attributes:
         original: cost of the network as it came.
+        journal: what takes long goes through it, so that a run which goes on need not repeat it.
     """
 
     config: RunConfig
@@ -51,6 +53,7 @@ class Job:
     ledger: Ledger
     reporter: Reporter
     original: Cost
+    journal: Journal = field(default_factory=Journal)
 
     @property
     def seed(self) -> int:

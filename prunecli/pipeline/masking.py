@@ -15,6 +15,7 @@ from prunecli.importance.deviation import deviations
 from prunecli.importance.weights import score_weights
 from prunecli.pipeline.cutting import reconstruct_layers
 from prunecli.pipeline.job import Job, Pace
+from prunecli.pipeline.packing import pack_masks, unpack_masks
 from prunecli.pipeline.state import Analysis, EmptiedPlan, State, analysed, owned
 from prunecli.pipeline.told import weights_step
 from prunecli.removal import WeightsWanted
@@ -34,8 +35,12 @@ def mask_weights(job: Job, state: State, pace: Pace) -> State:
     with job.ledger.stage("mask"), job.reporter.step("choosing weights"):
         state, found = analysed(state)
         own = weights_of(job, state, found)
-        chosen = choose_weights(
-            job, state, own, pace.share, state.masks, job.config.removal.weights
+        wanted = job.config.removal.weights
+        chosen = job.journal.once(
+            "masks",
+            lambda: choose_weights(job, state, own, pace.share, state.masks, wanted),
+            pack_masks,
+            unpack_masks,
         )
         job.ledger.step(weights_step(job.config.removal, chosen, pace.number))
         masked = replace(owned(state), masks=chosen.masks, weights=_count(own, chosen.masks))

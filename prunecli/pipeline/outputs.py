@@ -10,8 +10,8 @@ from pathlib import Path
 
 from prunecli.config import RunConfig
 from prunecli.errors import ConfigError
-from prunecli.files import check_writable, folders_for, workspace
-from prunecli.pipeline.saved import RUN_FILE
+from prunecli.files import check_writable, folders_for
+from prunecli.pipeline.saved import RUN_FILE, STATE_FOLDER
 
 SUFFIX = ".onnx"
 
@@ -34,10 +34,20 @@ class Outputs:
     run: Path
     report: Path | None
 
+    @property
+    def state(self) -> Path:
+        """Folder of what an unfinished run needs to go on; nothing of a finished one."""
+        return self.run.parent / STATE_FOLDER
+
     def named(self) -> dict[str, Path]:
         """Kind -> path, in the order in which they are reported."""
         files = {"onnx": self.onnx, "pt2": self.program, "plan": self.plan, "run": self.run}
         return files if self.report is None else {**files, "report": self.report}
+
+
+def onnx_of(config: RunConfig) -> Path:
+    """The network to ship."""
+    return config.output or Path(f"{config.model.checkpoint.stem}-pruned{SUFFIX}")
 
 
 def choose_outputs(config: RunConfig) -> Outputs:
@@ -46,9 +56,7 @@ def choose_outputs(config: RunConfig) -> Outputs:
     Raises:
         ConfigError: not an ONNX file's name, or a file that is needed or written already.
     """
-    onnx = config.output
-    if onnx is None:
-        onnx = Path(f"{config.model.checkpoint.stem}-pruned{SUFFIX}")
+    onnx = onnx_of(config)
     if onnx.suffix != SUFFIX and not onnx.is_dir():
         raise ConfigError(
             f"-o: an ONNX file is written, its name must end in {SUFFIX}, got {onnx}",
@@ -77,10 +85,10 @@ def _check_distinct(config: RunConfig, outputs: Outputs) -> None:
 
 
 @contextmanager
-def room_for(outputs: Outputs) -> Iterator[Path]:
-    """A temporary folder beside the ONNX file, once all outputs are known to be writable.
+def room_for(outputs: Outputs) -> Iterator[None]:
+    """Folders for all outputs, which are known to be writable then.
 
-    Nothing stays behind when the block fails, but a report.
+    Nothing stays behind when the block fails, but a report, and what the run needs to go on.
 
     Raises:
         OutputError: a folder cannot be created or written.
@@ -89,5 +97,4 @@ def room_for(outputs: Outputs) -> Iterator[Path]:
     with folders_for(files):
         for file in files:
             check_writable(file)
-        with workspace(outputs.onnx) as folder:
-            yield folder
+        yield

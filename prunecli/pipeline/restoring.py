@@ -8,6 +8,7 @@ values that it had learnt. What returns has the original's values.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, fx
 from prunecli.choices import Strategy
 from prunecli.config import ModelConfig, RestoreConfig, RunConfig
 from prunecli.errors import CheckpointError, ConfigError
+from prunecli.files import sha256_of, workspace
 from prunecli.graph.blocks import find_blocks
 from prunecli.graph.capture import capture_program
 from prunecli.graph.cost import Keep
@@ -25,12 +27,14 @@ from prunecli.loading import load_model
 from prunecli.pipeline.cutting import reconstruct_layers
 from prunecli.pipeline.exporting import Exporter, Files
 from prunecli.pipeline.job import Job
+from prunecli.pipeline.journal import journal_in
 from prunecli.pipeline.ledger import Ledger
 from prunecli.pipeline.masking import recount
 from prunecli.pipeline.outputs import choose_outputs, room_for
 from prunecli.pipeline.prepare import prepare
 from prunecli.pipeline.run import begin, finish, first_report
 from prunecli.pipeline.saved import Saved, read_saved
+from prunecli.pipeline.starts import Command, start_of
 from prunecli.pipeline.state import EmptiedPlan, State, Step, analysed
 from prunecli.pipeline.training import train
 from prunecli.progress import Reporter
@@ -65,8 +69,11 @@ class _Return:
         return any(fits(pattern, name) for pattern in self.patterns for name in names)
 
 
-def restore(config: RestoreConfig, reporter: Reporter) -> Report:
+def restore(config: RestoreConfig, reporter: Reporter, *, again: bool = False) -> Report:
     """Give layers back and fine-tune on.
+
+    Args:
+        again: go on with what was begun with this configuration and did not end.
 
     Raises:
         ConfigError: not a run, or nothing that it removed matches.
@@ -76,7 +83,11 @@ def restore(config: RestoreConfig, reporter: Reporter) -> Report:
     saved = read_saved(config.run)
     run = _run_config(config, saved)
     outputs = choose_outputs(run)
-    with room_for(outputs) as folder:
+    with (
+        room_for(outputs),
+        journal_in(outputs.state, reporter, keep=config.keep_run, again=again) as journal,
+        workspace(outputs.run) as folder,
+    ):
         ledger = Ledger(first_report(run), run.report)
         prepared = prepare(run, ledger, reporter)
         if prepared.sha256 != saved.sha256:
@@ -86,8 +97,10 @@ def restore(config: RestoreConfig, reporter: Reporter) -> Report:
                 "put the original back, or prune again",
             )
         files = Files(folder, outputs.onnx)
-        exporter = Exporter(run, prepared, files, ledger, reporter)
-        job, state = begin(run, prepared, ledger, reporter)
+        exporter = Exporter(run, prepared, files, ledger, reporter, journal)
+        job, state = begin(run, prepared, ledger, reporter, journal)
+        source = sha256_of(saved.program) if saved.program.is_file() else ""
+        journal.begin(start_of(Command.RESTORE, config, run, prepared, source), reporter)
         exporter.original(state.cost)
         with ledger.stage("restore"), reporter.step("giving layers back"):
             state = _restored(job, state, saved, _Return(config.layers, []))
@@ -97,6 +110,11 @@ def restore(config: RestoreConfig, reporter: Reporter) -> Report:
     return ledger.report
 
 
+def restored_onnx(config: RestoreConfig) -> Path:
+    """The network to ship."""
+    return config.output or config.run.with_name(f"{config.run.stem}-restored.onnx")
+
+
 def _run_config(config: RestoreConfig, saved: Saved) -> RunConfig:
     """The configuration of the run that goes on."""
     before = saved.config
@@ -104,7 +122,7 @@ def _run_config(config: RestoreConfig, saved: Saved) -> RunConfig:
         before,
         removal=replace(before.removal, timing=Timing()),
         train=replace(before.train, epochs=config.epochs),
-        output=config.output or config.run.with_name(f"{config.run.stem}-restored.onnx"),
+        output=restored_onnx(config),
         report=config.report,
         dry_run=False,
         command=config.command,

@@ -14,6 +14,7 @@ from prunecli.pipeline.dropping import drop_layers
 from prunecli.pipeline.gradually import prune_gradually
 from prunecli.pipeline.job import Job, Pace
 from prunecli.pipeline.masking import compact_emptied, mask_weights
+from prunecli.pipeline.packing import pack_number, unpack_number
 from prunecli.pipeline.planning import note_outcome
 from prunecli.pipeline.state import State, analyse, owned
 from prunecli.pipeline.training import train, train_to_the_end
@@ -149,13 +150,13 @@ def _budget(job: Job, state: State) -> float | None:
             f"--max-drop: counts points of a percentage, got {metric.title}, a number",
             "give what may be lost as a share of it: --max-drop 5%",
         )
-    return metric.floor(_validation(job, state), timing.largest_drop, relative=relative)
+    return metric.floor(_judged(job, state), timing.largest_drop, relative=relative)
 
 
 def _too_bad(job: Job, state: State, budget: float) -> str | None:
     """Why the state is not good enough, if it is not."""
     assert job.prepared.data is not None
-    metric, found = job.prepared.data.task.metric, _validation(job, state)
+    metric, found = job.prepared.data.task.metric, _judged(job, state)
     if metric.at_least_as_good(found, budget):
         return None
     least = "at least" if metric.higher_is_better else "at most"
@@ -163,6 +164,10 @@ def _too_bad(job: Job, state: State, budget: float) -> str | None:
         f"validation {metric.title} {metric.in_words(found)}, {least} "
         f"{metric.in_words(budget)} is needed"
     )
+
+
+def _judged(job: Job, state: State) -> float:
+    return job.journal.once("judge", lambda: _validation(job, state), pack_number, unpack_number)
 
 
 def _validation(job: Job, state: State) -> float:

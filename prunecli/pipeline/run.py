@@ -13,9 +13,10 @@ from torch import Tensor
 from prunecli.choices import PruneSchedule, Strategy
 from prunecli.config import RunConfig
 from prunecli.export.onnx_file import Exportable, write_program
-from prunecli.files import rename_together, writing
+from prunecli.files import rename_together, workspace, writing
 from prunecli.pipeline.exporting import Exporter, Files
 from prunecli.pipeline.job import Job
+from prunecli.pipeline.journal import Journal, journal_in
 from prunecli.pipeline.judge import measure
 from prunecli.pipeline.ledger import Ledger
 from prunecli.pipeline.outputs import Outputs, choose_outputs, room_for
@@ -23,6 +24,7 @@ from prunecli.pipeline.planning import check_flags, note_outcome, warn_if_far
 from prunecli.pipeline.prepare import Prepared, prepare
 from prunecli.pipeline.rounds import predict, shrink
 from prunecli.pipeline.saved import Saved, plans_to_json, saved_to_json
+from prunecli.pipeline.starts import Command, start_of
 from prunecli.pipeline.state import State, analyse, whole
 from prunecli.pipeline.told import in_words
 from prunecli.progress import Reporter
@@ -31,8 +33,11 @@ from prunecli.report import record
 from prunecli.report.record import Report, RowName
 
 
-def prune(config: RunConfig, reporter: Reporter) -> Report:
+def prune(config: RunConfig, reporter: Reporter, *, again: bool = False) -> Report:
     """Run the whole job.
+
+    Args:
+        again: go on with the run that was begun with this configuration and did not end.
 
     Returns:
         The report; with `dry_run`, the plan only, and nothing is written.
@@ -51,12 +56,17 @@ def prune(config: RunConfig, reporter: Reporter) -> Report:
         warn_if_far(job, found)
         ledger.note(status="ok")
         return ledger.report
-    with room_for(outputs) as folder:
+    with (
+        room_for(outputs),
+        journal_in(outputs.state, reporter, keep=config.keep_run, again=again) as journal,
+        workspace(outputs.run) as folder,
+    ):
         ledger = Ledger(first_report(config), config.report)
         prepared = prepare(config, ledger, reporter)
         files = Files(folder, outputs.onnx)
-        exporter = Exporter(config, prepared, files, ledger, reporter)
-        job, state = begin(config, prepared, ledger, reporter)
+        exporter = Exporter(config, prepared, files, ledger, reporter, journal)
+        job, state = begin(config, prepared, ledger, reporter, journal)
+        journal.begin(start_of(Command.PRUNE, config, config, prepared), reporter)
         exporter.original(state.cost)
         result = shrink(job, state, exporter.untrained)
         finish(job, result, exporter, outputs)
@@ -75,9 +85,16 @@ def finish(job: Job, state: State, exporter: Exporter, outputs: Outputs) -> None
 
 
 def begin(
-    config: RunConfig, prepared: Prepared, ledger: Ledger, reporter: Reporter
+    config: RunConfig,
+    prepared: Prepared,
+    ledger: Ledger,
+    reporter: Reporter,
+    journal: Journal | None = None,
 ) -> tuple[Job, State]:
     """The original as a state; flags that name no layer of it are refused.
+
+    Args:
+        journal: of the run; left out, nothing is kept.
 
     Raises:
         NothingToPruneError: every part is frozen.
@@ -86,7 +103,7 @@ def begin(
         found = analyse(prepared.captured)
         cost = whole(found)
         check_flags(config, prepared.captured, found, ledger)
-    job = Job(config, prepared, ledger, reporter, cost)
+    job = Job(config, prepared, ledger, reporter, cost, journal or Journal())
     return job, State(prepared.captured, cost, analysis=found)
 
 

@@ -19,7 +19,7 @@ from prunecli.selection.layers import LayerPlan, layer_plan_from_json
 from prunecli.selection.plan import Plan, plan_from_json
 
 SAVED_VERSION = 1
-RUN_FILE = "run.json"
+RUN_FILE, STATE_FOLDER = "run.json", "state"
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def saved_to_json(saved: Saved) -> str:
     """A finished run as text."""
     document = {
         "version": SAVED_VERSION,
-        "config": to_plain(_from_anywhere(saved.config)),
+        "config": to_plain(from_anywhere(saved.config, Path())),
         "sha256": saved.sha256,
         "plans": json.loads(plans_to_json(saved.plans)),
         "masked": list(saved.masked),
@@ -114,21 +114,21 @@ def saved_to_json(saved: Saved) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
-def _from_anywhere(config: RunConfig) -> RunConfig:
-    """The configuration with paths that hold in every folder."""
+def from_anywhere(config: RunConfig, folder: Path) -> RunConfig:
+    """The configuration with paths that hold in every folder; now they start from `folder`."""
     model, data = config.model, config.data
-    checkpoint = model.checkpoint.resolve()
-    model = replace(model, checkpoint=checkpoint, factory=_code(model.factory))
+    checkpoint = (folder / model.checkpoint).resolve()
+    model = replace(model, checkpoint=checkpoint, factory=_code(model.factory, folder))
     if data is not None:
-        task = data.task and replace(data.task, custom=_code(data.task.custom))
-        data = replace(data, path=data.path.resolve(), task=task)
+        task = data.task and replace(data.task, custom=_code(data.task.custom, folder))
+        data = replace(data, path=(folder / data.path).resolve(), task=task)
     return replace(config, model=model, data=data)
 
 
-def _code(spec: str | None) -> str | None:
+def _code(spec: str | None, folder: Path) -> str | None:
     """`FILE.py:name` with a path that holds in every folder; anything else as it is."""
     file, colon, name = (spec or "").rpartition(":")
-    return f"{Path(file).resolve()}:{name}" if colon and file.endswith(".py") else spec
+    return f"{(folder / file).resolve()}:{name}" if colon and file.endswith(".py") else spec
 
 
 def is_run(path: Path) -> bool:

@@ -63,6 +63,7 @@ def train(
             epochs=epochs,
             seed_offset=offset,
             title=phase,
+            keeper=job.journal.training(),
         )
         before = ledger.report.training
         rows = tuple(

@@ -1,4 +1,5 @@
-"""Ctrl-C, SIGTERM and failures midway leave no file that looks good."""
+"""Ctrl-C, SIGTERM and failures midway leave no file that looks good; see `test_cli_resume` for how
+they are gone on from."""
 
 import json
 import signal
@@ -43,9 +44,14 @@ def test_signal_in_the_middle_of_fine_tuning(
         out, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert out == ""
-    assert err.splitlines()[-1] == "INTERRUPTED nothing was written"
+    assert err.splitlines()[-2:] == [
+        "INTERRUPTED no result was written",
+        "TIP to go on: prunecli resume new/net.run",
+    ]
     assert "Traceback" not in err
-    assert files_in(here) == ["net.json"]
+    assert {Path(name).parts[0] for name in files_in(here)} == {"net.json", "new"}
+    assert sorted(path.name for path in (here / "new").iterdir()) == ["net.run"]
+    assert [path.name for path in (here / "new" / "net.run").iterdir()] == ["state"]
     assert json.loads((here / "net.json").read_text())["status"] == "interrupted: fine-tune"
 
 
@@ -72,15 +78,21 @@ def test_failure_midway_leaves_only_a_report_of_what_was_known(
     assert report["groups"]
 
 
-def test_bug_midway_is_not_hidden_and_leaves_only_a_report(
+def test_bug_midway_is_not_hidden_and_the_run_can_go_on(
     bench: Bench, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cutting, "compact", _raise(ZeroDivisionError("a bug")))
-    with pytest.raises(ZeroDivisionError, match="a bug"):
+    with pytest.raises(ZeroDivisionError, match="a bug") as crash:
         run("prune", bench.program, "-o", "new/net.onnx", "--report", "net.json")
-    assert files_in(here) == ["net.json"]
+    assert crash.value.__notes__ == ["to go on: prunecli resume new/net.run"]
     status = json.loads((here / "net.json").read_text())["status"]
     assert status == "crashed: compact: ZeroDivisionError"
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    assert run("resume", "new/net.run", "-q").code == 0
+    assert files_in(here / "new") == [
+        *("net.onnx", "net.pt2", "net.run", "net.run/plan.json", "net.run/run.json")
+    ]
 
 
 def test_failure_while_renaming_takes_the_other_files_back(
@@ -95,10 +107,12 @@ def test_failure_while_renaming_takes_the_other_files_back(
     monkeypatch.setattr(pipeline_run, "rename_together", with_a_missing_one)
     ended = run("prune", bench.program, "--latency-seconds", "0.01", "-o", "new/net.onnx")
     assert ended.code == 2
-    assert ended.err.splitlines()[-2] == (
-        "ERROR new/net.onnx cannot be written: No such file or directory"
-    )
-    assert files_in(here) == []
+    assert ended.err.splitlines()[-2:] == [
+        "ERROR new/net.onnx cannot be written: No such file or directory",
+        "TIP choose another place with -o or --report; to go on: prunecli resume new/net.run",
+    ]
+    assert [path.name for path in (here / "new").iterdir()] == ["net.run"]
+    assert [path.name for path in (here / "new" / "net.run").iterdir()] == ["state"]
 
 
 def test_report_on_disk_is_current_before_and_after_every_stage(here: Path) -> None:
