@@ -37,6 +37,7 @@ class Criterion(StrEnum):
     ACTIVATION = "activation"
     APOZ = "apoz"
     ACTIVATION_VARIANCE = "activation-variance"
+    RECONSTRUCTION = "reconstruction"
     SIMILARITY = "similarity"
     LOSS = "loss"
 
@@ -173,6 +174,7 @@ CRITERIA: Mapping[Strategy, tuple[Criterion, ...]] = {
         Criterion.FPGM,
         Criterion.LAMP,
         *_OF_GRADIENTS,
+        Criterion.RECONSTRUCTION,
     ),
     Strategy.NEURON: (
         Criterion.ACTIVATION,
@@ -211,6 +213,7 @@ ON_DATA = frozenset(
         Criterion.ACTIVATION,
         Criterion.APOZ,
         Criterion.ACTIVATION_VARIANCE,
+        Criterion.RECONSTRUCTION,
         Criterion.SIMILARITY,
         Criterion.LOSS,
     }

