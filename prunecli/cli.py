@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prunecli import __version__
+from prunecli import __version__, launch
 from prunecli.choices import (
     DeviceName,
     OptimizerName,
@@ -41,7 +41,7 @@ from prunecli.parsing import (
     parse_shape,
     parse_task,
 )
-from prunecli.progress import make_reporter
+from prunecli.progress import MuteReporter, make_reporter
 from prunecli.tuning import TrainConfig
 from prunecli.wishes import RemovalFlags, read_removal
 
@@ -138,6 +138,7 @@ def prune(
     distill: running.Distill = None,
     temperature: running.Temperature = 4.0,
     precision: running.PrecisionOption = Precision.FP32,
+    accumulate: running.Accumulate = 1,
     seed: running.Seed = 0,
     device: running.Device = DeviceName.AUTO,
     output: running.Output = None,
@@ -188,6 +189,7 @@ def prune(
             distill=distill,
             temperature=temperature,
             precision=precision,
+            accumulate=accumulate,
         ),
         measure=MeasureConfig(threads, latency_batch, latency_seconds),
         storage=storage,
@@ -283,8 +285,10 @@ def _run(
 
     # stdout is for the result alone, whatever a model's own code or a library prints.
     with contextlib.redirect_stdout(sys.stderr):
-        reporter = make_reporter(quiet)
+        reporter = make_reporter(quiet) if launch.is_main() else MuteReporter()
         report = pipeline.perform(config, reporter)
+    if not launch.is_main():
+        return
     if as_json:
         sys.stdout.write(to_json(report))
     else:

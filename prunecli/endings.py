@@ -1,7 +1,7 @@
 """How a command ends: its last lines on stderr, and its exit code.
 
 Stage: endings, below the command line. In: what a command raises. Out: lines for people. Never
-parses anything.
+parses anything, never imports torch.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import typer
 
+from prunecli import launch
 from prunecli.errors import PrunecliError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -29,8 +30,13 @@ def errors_as_lines() -> Iterator[None]:
     try:
         yield
     except PrunecliError as error:
+        # Of several processes one says what went wrong; which, an error that carries it knows.
+        if getattr(error, "said", not launch.is_main()):
+            sys.exit(error.exit_code)
         _fail(error.message, (error.hint, *_notes(error)), error.exit_code)
     except typer.TyperException as error:
+        if not launch.is_main():
+            sys.exit(error.exit_code)
         hint = f"see: prunecli {_command_of(error)} --help"
         _fail(error.format_message(), (hint,), error.exit_code)
 
@@ -42,10 +48,8 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        notes = _notes(error)
-        what = "no result was written" if notes else "nothing was written"
-        print(f"INTERRUPTED {what}", file=sys.stderr)
-        _tips(*notes)
+        if launch.is_main():
+            _say_interrupted(_notes(error))
         sys.exit(TERMINATED if isinstance(error, _Terminated) else INTERRUPTED)
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -53,6 +57,12 @@ def interruptible() -> Iterator[None]:
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise _Terminated
+
+
+def _say_interrupted(notes: Sequence[str]) -> None:
+    what = "no result was written" if notes else "nothing was written"
+    print(f"INTERRUPTED {what}", file=sys.stderr)
+    _tips(*notes)
 
 
 def _fail(message: str, hints: Sequence[str | None], code: int) -> NoReturn:

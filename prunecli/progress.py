@@ -57,6 +57,20 @@ class SilentReporter:
         print(f"WARNING {text}", file=sys.stderr)
 
 
+class MuteReporter:
+    """Shows nothing at all; for processes that only help the one that prints."""
+
+    @contextmanager
+    def step(self, title: str, total: float | None = None) -> Iterator[Step]:
+        yield _SilentStep()
+
+    def say(self, text: str) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
+        pass
+
+
 class _PlainStep:
     def __init__(self, title: str, total: float | None) -> None:
         self.title, self.total = title, total

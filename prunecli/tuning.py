@@ -50,6 +50,7 @@ class TrainConfig:
         distill: part of the loss that is the distance to the original's outputs, 0-1.
         temperature: divides the outputs before they are compared as distributions.
         precision: of forward and backward passes.
+        accumulate: batches whose gradients are added up before a step.
     """
 
     epochs: float = 1
@@ -73,6 +74,7 @@ class TrainConfig:
     distill: float | None = None
     temperature: float = 4.0
     precision: Precision = Precision.FP32
+    accumulate: int = 1
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -113,6 +115,11 @@ class TrainConfig:
             raise ConfigError(
                 f"--distill: a share from 0 to 1 is needed, got {self.distill:g}",
                 "0 learns from labels alone, 1 from the original alone",
+            )
+        if self.accumulate < 1:
+            raise ConfigError(
+                f"--accumulate: at least 1 is needed, got {self.accumulate}",
+                "1 steps after every batch",
             )
         _check_idle(self)
 

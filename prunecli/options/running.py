@@ -48,7 +48,11 @@ LearningRate = Annotated[
 ]
 BatchSize = Annotated[
     int,
-    typer.Option(metavar="N", help="Examples of each step.", rich_help_panel=TRAINING),
+    typer.Option(
+        metavar="N",
+        help="Examples of each batch, of all processes together.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 Optimizer = Annotated[
     str,
@@ -162,7 +166,17 @@ PrecisionOption = Annotated[
     Precision,
     typer.Option(
         "--precision",
-        help="Numbers that training computes with; bf16 is faster where the processor has it.",
+        help="Numbers that training computes with; bf16 is faster where the processor has it, "
+        "fp16 needs a GPU (the loss is scaled).",
+        rich_help_panel=TRAINING,
+    ),
+]
+Accumulate = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="Batches whose gradients are added up before each step: as a batch N times as large, "
+        "in the memory of one (but for batch norm, which sees one at a time).",
         rich_help_panel=TRAINING,
     ),
 ]

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from torch import Tensor, fx
 
+from prunecli import crew
 from prunecli.choices import Quantity, Recovery
 from prunecli.graph.cost import Keep
 from prunecli.importance.units import score_units
@@ -88,9 +89,10 @@ def choose_units(
         job.seed,
         job.reporter,
     )
-    return select(
+    chosen = select(
         found.coupling, found.costs, scores, wanted, choosing, mix.in_words(), job.seed, gone
     )
+    return crew.shared(chosen)
 
 
 def wanted_units(job: Job, state: State, found: Analysis, share: float) -> UnitsWanted | None:

@@ -6,6 +6,7 @@ Stage: pipeline. In: a state. Out: the next one.
 from collections.abc import Sequence
 from dataclasses import replace
 
+from prunecli import crew
 from prunecli.choices import Strategy
 from prunecli.errors import ConfigError
 from prunecli.graph.blocks import Block, find_blocks
@@ -55,14 +56,16 @@ def drop_layers(job: Job, state: State, pace: Pace) -> State:
         unpack_scores,
     )
     with job.ledger.stage("drop"), job.reporter.step("dropping layers and checking"):
-        chosen = choose_layers(
-            blocks,
-            scores,
-            wanted,
-            _with_rules(removal, blocks),
-            mix.in_words(),
-            job.seed,
-            before=_dropped(state),
+        chosen = crew.shared(
+            choose_layers(
+                blocks,
+                scores,
+                wanted,
+                _with_rules(removal, blocks),
+                mix.in_words(),
+                job.seed,
+                before=_dropped(state),
+            )
         )
         job.ledger.step(layers_step(removal, chosen, pace.number))
         captured = drop_blocks(state.captured, blocks, chosen.dropped)

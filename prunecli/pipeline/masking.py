@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
+from prunecli import crew
 from prunecli.choices import Strategy
 from prunecli.graph.maskable import Maskable, maskables
 from prunecli.importance.deviation import deviations
@@ -76,7 +77,7 @@ def choose_weights(
     )
     dynamic = removal.choosing.threshold is not None and removal.choosing.threshold.dynamic
     spread = deviations(state.network, own, current) if dynamic else None
-    return choose_masks(
+    chosen = choose_masks(
         scores,
         own,
         wanted,
@@ -85,6 +86,7 @@ def choose_weights(
         deviations=spread,
         progress=progress,
     )
+    return crew.shared(chosen)
 
 
 def _count(own: tuple[Maskable, ...], masks: Mapping[str, Tensor]) -> tuple[int, int]:

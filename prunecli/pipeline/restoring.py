@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from prunecli.choices import Strategy
+from prunecli import crew, launch
+from prunecli.choices import DeviceName, Strategy
 from prunecli.config import ModelConfig, RestoreConfig, RunConfig
 from prunecli.errors import CheckpointError, ConfigError
 from prunecli.files import sha256_of, workspace
@@ -27,7 +28,7 @@ from prunecli.loading import load_model
 from prunecli.pipeline.cutting import reconstruct_layers
 from prunecli.pipeline.exporting import Exporter, Files
 from prunecli.pipeline.job import Job
-from prunecli.pipeline.journal import journal_in
+from prunecli.pipeline.journal import Journal, journal_in
 from prunecli.pipeline.ledger import Ledger
 from prunecli.pipeline.masking import recount
 from prunecli.pipeline.outputs import choose_outputs, room_for
@@ -38,6 +39,7 @@ from prunecli.pipeline.starts import Command, start_of
 from prunecli.pipeline.state import EmptiedPlan, State, Step, analysed
 from prunecli.pipeline.training import train
 from prunecli.progress import Reporter
+from prunecli.recovery import check_driving
 from prunecli.removal import fits
 from prunecli.report.record import Report
 from prunecli.selection.layers import LayerPlan
@@ -82,6 +84,25 @@ def restore(config: RestoreConfig, reporter: Reporter, *, again: bool = False) -
     """
     saved = read_saved(config.run)
     run = _run_config(config, saved)
+    back = _Return(config.layers, [])
+    with crew.joined(cpu=run.train.device is DeviceName.CPU):
+        if launch.is_main():
+            return _write(config, run, saved, back, reporter, again=again)
+        ledger = Ledger(first_report(run), None)
+        _given_back(*_original(run, saved, ledger, reporter), saved, back)
+        return ledger.report
+
+
+def _write(
+    config: RestoreConfig,
+    run: RunConfig,
+    saved: Saved,
+    back: _Return,
+    reporter: Reporter,
+    *,
+    again: bool,
+) -> Report:
+    """The whole job, in the main process."""
     outputs = choose_outputs(run)
     with (
         room_for(outputs),
@@ -89,23 +110,14 @@ def restore(config: RestoreConfig, reporter: Reporter, *, again: bool = False) -
         workspace(outputs.run) as folder,
     ):
         ledger = Ledger(first_report(run), run.report)
-        prepared = prepare(run, ledger, reporter)
-        if prepared.sha256 != saved.sha256:
-            raise CheckpointError(
-                f"checkpoint {run.model.checkpoint}: must be the one that was pruned, got another "
-                "one of that name",
-                "put the original back, or prune again",
-            )
-        files = Files(folder, outputs.onnx)
-        exporter = Exporter(run, prepared, files, ledger, reporter, journal)
-        job, state = begin(run, prepared, ledger, reporter, journal)
+        job, state = _original(run, saved, ledger, reporter, journal)
+        exporter = Exporter(
+            run, job.prepared, Files(folder, outputs.onnx), ledger, reporter, journal
+        )
         source = sha256_of(saved.program) if saved.program.is_file() else ""
-        journal.begin(start_of(Command.RESTORE, config, run, prepared, source), reporter)
+        journal.begin(start_of(Command.RESTORE, config, run, job.prepared, source), reporter)
         exporter.original(state.cost)
-        with ledger.stage("restore"), reporter.step("giving layers back"):
-            state = _restored(job, state, saved, _Return(config.layers, []))
-        state = train(job, state, config.epochs)
-        finish(job, state, exporter, outputs)
+        finish(job, _given_back(job, state, saved, back), exporter, outputs)
     ledger.write()
     return ledger.report
 
@@ -113,6 +125,36 @@ def restore(config: RestoreConfig, reporter: Reporter, *, again: bool = False) -
 def restored_onnx(config: RestoreConfig) -> Path:
     """The network to ship."""
     return config.output or config.run.with_name(f"{config.run.stem}-restored.onnx")
+
+
+def _original(
+    run: RunConfig,
+    saved: Saved,
+    ledger: Ledger,
+    reporter: Reporter,
+    journal: Journal | None = None,
+) -> tuple[Job, State]:
+    """The network as it was before the run.
+
+    Raises:
+        CheckpointError: it is another one now.
+    """
+    check_driving(run.train)
+    prepared = prepare(run, ledger, reporter)
+    if prepared.sha256 != saved.sha256:
+        raise CheckpointError(
+            f"checkpoint {run.model.checkpoint}: must be the one that was pruned, got another "
+            "one of that name",
+            "put the original back, or prune again",
+        )
+    return begin(run, prepared, ledger, reporter, journal)
+
+
+def _given_back(job: Job, state: State, saved: Saved, back: _Return) -> State:
+    """The state with what returns, trained."""
+    with job.ledger.stage("restore"), job.reporter.step("giving layers back"):
+        state = _restored(job, state, saved, back)
+    return train(job, state, job.config.train.epochs)
 
 
 def _run_config(config: RestoreConfig, saved: Saved) -> RunConfig:

@@ -7,6 +7,7 @@ taken back by going on from the state before it, which nothing has changed since
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from prunecli import crew
 from prunecli.choices import PruneSchedule, Recovery, Strategy
 from prunecli.errors import ConfigError, VerificationError
 from prunecli.pipeline.cutting import cut_units
@@ -175,4 +176,5 @@ def _validation(job: Job, state: State) -> float:
     assert data is not None
     train_config = job.config.train
     with job.reporter.step("judging on the validation split"):
-        return score(state.network, data.validation, data, train_config.batch_size).value
+        found = score(state.network, data.validation, data, train_config.batch_size).value
+    return crew.shared(found)

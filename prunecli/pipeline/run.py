@@ -10,7 +10,8 @@ from importlib.metadata import version
 
 from torch import Tensor
 
-from prunecli.choices import PruneSchedule, Strategy
+from prunecli import crew, launch
+from prunecli.choices import DeviceName, PruneSchedule, Strategy
 from prunecli.config import RunConfig
 from prunecli.export.onnx_file import Exportable, write_program
 from prunecli.files import rename_together, workspace, writing
@@ -28,7 +29,7 @@ from prunecli.pipeline.starts import Command, start_of
 from prunecli.pipeline.state import State, analyse, whole
 from prunecli.pipeline.told import in_words
 from prunecli.progress import Reporter
-from prunecli.recovery import check_training, choose_device
+from prunecli.recovery import check_driving, check_training
 from prunecli.report import record
 from prunecli.report.record import Report, RowName
 
@@ -45,17 +46,36 @@ def prune(config: RunConfig, reporter: Reporter, *, again: bool = False) -> Repo
     Raises:
         PrunecliError: bad input (exit code 2), or a result that must not be shipped (1).
     """
-    check_training(config.train)
-    choose_device(config.train.device)
-    outputs = choose_outputs(config)
     if config.dry_run:
-        ledger = Ledger(first_report(config), None)
-        job, state = begin(config, prepare(config, ledger, reporter), ledger, reporter)
-        found = predict(job, state)
-        note_outcome(job, found)
-        warn_if_far(job, found)
-        ledger.note(status="ok")
-        return ledger.report
+        return _predict(config, reporter) if launch.is_main() else first_report(config)
+    with crew.joined(cpu=config.train.device is DeviceName.CPU):
+        if launch.is_main():
+            return _write(config, reporter, again=again)
+        return _assist(config, reporter)
+
+
+def _check(config: RunConfig) -> Outputs:
+    """Everything that can be refused before any work is done."""
+    check_training(config.train)
+    check_driving(config.train)
+    return choose_outputs(config)
+
+
+def _predict(config: RunConfig, reporter: Reporter) -> Report:
+    """The plan only."""
+    _check(config)
+    ledger = Ledger(first_report(config), None)
+    job, state = begin(config, prepare(config, ledger, reporter), ledger, reporter)
+    found = predict(job, state)
+    note_outcome(job, found)
+    warn_if_far(job, found)
+    ledger.note(status="ok")
+    return ledger.report
+
+
+def _write(config: RunConfig, reporter: Reporter, *, again: bool) -> Report:
+    """The whole job, in the main process."""
+    outputs = _check(config)
     with (
         room_for(outputs),
         journal_in(outputs.state, reporter, keep=config.keep_run, again=again) as journal,
@@ -71,6 +91,15 @@ def prune(config: RunConfig, reporter: Reporter, *, again: bool = False) -> Repo
         result = shrink(job, state, exporter.untrained)
         finish(job, result, exporter, outputs)
     ledger.write()
+    return ledger.report
+
+
+def _assist(config: RunConfig, reporter: Reporter) -> Report:
+    """The same in another process: what becomes of the network, and no files."""
+    _check(config)
+    ledger = Ledger(first_report(config), None)
+    job, state = begin(config, prepare(config, ledger, reporter), ledger, reporter)
+    shrink(job, state, lambda _: None)
     return ledger.report
 
 

@@ -2,6 +2,7 @@
 
 from prunecli.recovery.companion import Companion, chain
 from prunecli.recovery.densify import DenseAtEnd
+from prunecli.recovery.driving import check_driving
 from prunecli.recovery.finetuning import finetune
 from prunecli.recovery.gradual import Gradual
 from prunecli.recovery.masking import KeepMasks, Masks
@@ -28,6 +29,7 @@ __all__ = [
     "TrainResult",
     "affordable",
     "chain",
+    "check_driving",
     "check_training",
     "choose_device",
     "default_lr",

@@ -10,25 +10,30 @@ generator, augmentation and dropout from the global one, seeded inside a fork. W
 its memory (`resuming`), it goes on at the epoch that was saved last.
 """
 
+import itertools
 import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+from torch import Tensor
 from torch.fx import GraphModule
 
+from prunecli import crew
 from prunecli.data import DataSet, batches
 from prunecli.errors import ConfigError, TrainingError
 from prunecli.progress import Reporter
 from prunecli.recovery.augment import Augmentation, augmentation_for
 from prunecli.recovery.companion import Companion, Setting, chain
 from prunecli.recovery.conditions import gradients_for, repeatable, within_memory
+from prunecli.recovery.driving import Driver, driver_for
 from prunecli.recovery.mode import training_mode
 from prunecli.recovery.objective import Objective, objective_for
 from prunecli.recovery.optimizer import check_training, make_optimizer, set_lr
 from prunecli.recovery.pace import Pace, pace_of
+from prunecli.recovery.parts import add_up_losses, part_of, share_of, share_weights, shareable
 from prunecli.recovery.placement import Placement, choose_device, placed
 from prunecli.recovery.precision import forward_in
 from prunecli.recovery.pulls import pull
@@ -64,6 +69,7 @@ class _Job:
     reporter: Reporter
     placement: Placement
     optimizer: torch.optim.Optimizer
+    driver: Driver
     augmentation: Augmentation | None
     pace: Pace
     objective: Objective
@@ -113,7 +119,7 @@ def finetune(
         return _untrained(data, companion, title)
     config = replace(config, seed=(config.seed + seed_offset) % 2**32)
     device = choose_device(config.device)
-    pace = pace_of(network, data, config, epochs)
+    pace = shareable(pace_of(network, data, config, epochs), network)
     with (
         placed(network, device) as placement,
         repeatable(config.seed, device),
@@ -128,6 +134,7 @@ def finetune(
             reporter=reporter,
             placement=placement,
             optimizer=optimizer,
+            driver=driver_for(config, optimizer, device),
             augmentation=augmentation_for(data),
             pace=pace,
             objective=objective,
@@ -194,22 +201,23 @@ def _epoch(job: _Job, number: int, generator: torch.Generator) -> Epoch:
     begin = time.monotonic()
     first, stop = job.pace.done(number - 1), job.pace.done(number)
     order = torch.randperm(len(job.data.train), generator=generator)[: job.pace.used]
-    order = order[: (stop - first) * job.pace.batch]
+    order = order[: (stop - first) * job.pace.examples]
     rates, loss_sum, rate = rates_of(job.config, job.pace), 0.0, 0.0
     title = f"{job.title}, epoch {number}/{job.pace.epochs}"
     with training_mode(job.network), job.reporter.step(title, stop - first) as step:
-        for index, (inputs, targets) in enumerate(
-            batches(
-                job.data.train,
-                job.prepare,
-                job.pace.batch,
-                order=order,
-                device=job.placement.device,
-            )
-        ):
+        stream = batches(
+            job.data.train,
+            job.prepare,
+            job.pace.batch,
+            order=order,
+            device=job.placement.device,
+        )
+        for index in range(stop - first):
+            examples = min(job.pace.examples, len(order) - index * job.pace.examples)
             rate = rates.at(first + index)
             set_lr(job.optimizer, rate)
-            loss = _step(job, first + index, inputs, targets)
+            group = itertools.islice(stream, job.pace.accumulate)
+            loss = _step(job, first + index, group, examples)
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"{job.title}: the loss must stay finite, "
@@ -217,29 +225,56 @@ def _epoch(job: _Job, number: int, generator: torch.Generator) -> Epoch:
                     f"lower --lr (its peak is {rates.peak:g}), or check the scale of the "
                     "inputs (--mean, --std)",
                 )
-            loss_sum += loss * len(inputs[0])
+            loss_sum += loss * examples
             step.update(index + 1, f"loss {loss:.3f} lr {rate:.2g}")
     return Epoch(number, loss_sum / len(order), _score(job), rate, time.monotonic() - begin)
 
 
-def _step(job: _Job, step: int, inputs: Tensors, targets: Tensors) -> float:
-    """One update; returns the loss on the targets before it."""
+def _step(job: _Job, step: int, group: Iterable[tuple[Tensors, Tensors]], examples: int) -> float:
+    """One update; returns the loss on the targets before it.
+
+    Args:
+        group: batches of together `examples` examples, of which this process takes its part.
+    """
     job.optimizer.zero_grad()
-    outputs = forward_in(job.config.precision, job.network, inputs, job.placement)
-    wanted, loss = job.objective(inputs, outputs, targets)
-    penalty = job.companion.penalty()
-    total = wanted if penalty is None else wanted + penalty
-    total.backward()  # type: ignore[no-untyped-call]
+    losses: list[Tensor] = []
+    for inputs, targets in group:
+        losses.append(_pass(job, inputs, targets, examples, first=not losses))
+    job.driver.gather()
     job.companion.before_step(step, job.pace.steps)
     pull(job.optimizer, job.config)
-    job.optimizer.step()
+    job.driver.step()
     job.companion.after_step(step, job.pace.steps)
-    return loss.item() if math.isfinite(total.item()) else math.nan
+    loss, total = add_up_losses(losses)
+    return loss if math.isfinite(total) else math.nan
+
+
+def _pass(job: _Job, inputs: Tensors, targets: Tensors, examples: int, *, first: bool) -> Tensor:
+    """Forward and backward; this process's share of the loss, and of all that is minimised.
+
+    Both are means over the `examples` of the step, so that what processes and batches come to adds
+    up to what one batch of them all would.
+    """
+    part = part_of(len(inputs[0]))
+    share = share_of(part, targets, job.data.task.weight) * part.total / examples
+    inputs, targets = tuple(map(part.of, inputs)), tuple(map(part.of, targets))
+    with job.driver.passing(part):
+        outputs = forward_in(job.config.precision, job.network, inputs, job.placement)
+    wanted, loss = job.objective(inputs, outputs, targets)
+    total = wanted * share
+    penalty = job.companion.penalty() if first else None
+    if penalty is not None:
+        total = total + penalty / crew.size()
+    job.driver.backward(total)
+    return torch.stack([loss.detach() * share, total.detach()])
 
 
 def _score(job: _Job) -> float:
+    """Of the weights as they are, which all processes take from the main one first."""
+    share_weights(job.network)
     choose = job.data.choose
-    return score_placed(job.network, choose, job.data, job.pace.batch, job.placement).value
+    found = score_placed(job.network, choose, job.data, job.pace.batch, job.placement)
+    return crew.shared(found.value)
 
 
 def _untrained(data: DataSet, companion: Companion | None, title: str) -> TrainResult:
@@ -273,6 +308,10 @@ def _notes(job: _Job, curve: Sequence[Epoch], best_epoch: int) -> tuple[str, ...
         )
     if job.pace.batch != job.config.batch_size:
         notes.append(f"trained in batches of {job.pace.batch}, the only size that the graph takes")
+    if job.pace.accumulate > 1:
+        notes.append(f"each step adds up the gradients of {job.pace.accumulate} batches")
+    if crew.size() > 1:
+        notes.append(f"trained in {crew.size()} processes, which shared every batch")
     last = job.pace.done(len(curve)) - job.pace.done(len(curve) - 1)
     if last < job.pace.steps_per_epoch:
         notes.append(f"the last epoch has {last} of {job.pace.steps_per_epoch} steps")

@@ -20,19 +20,26 @@ class Pace:
     """Lengths of a run.
 
     Attributes:
-        batch: examples of each step.
+        batch: examples that are computed at once, by all processes together.
         used: examples of each whole epoch.
         steps: of the whole run.
+        accumulate: batches of each step; the last of an epoch may have fewer.
     """
 
     batch: int
     used: int
     steps: int
+    accumulate: int = 1
+
+    @property
+    def examples(self) -> int:
+        """Examples of each step but the last of an epoch."""
+        return self.batch * self.accumulate
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps of a whole epoch."""
-        return steps_per_epoch(self.used, self.batch)
+        return steps_per_epoch(self.used, self.examples)
 
     @property
     def epochs(self) -> int:
@@ -44,9 +51,9 @@ class Pace:
         return min(epochs * self.steps_per_epoch, self.steps)
 
 
-def steps_per_epoch(used: int, batch: int) -> int:
-    """The last batch of an epoch may be smaller."""
-    return math.ceil(used / batch)
+def steps_per_epoch(used: int, examples: int) -> int:
+    """The last step of an epoch may have fewer examples."""
+    return math.ceil(used / examples)
 
 
 def pace_of(network: GraphModule, data: DataSet, config: TrainConfig, epochs: float) -> Pace:
@@ -57,7 +64,8 @@ def pace_of(network: GraphModule, data: DataSet, config: TrainConfig, epochs: fl
         ConfigError: the batches that the data gives cannot be trained on.
     """
     batch, used = _sizes(network, data, config)
-    return Pace(batch, used, max(1, round(epochs * steps_per_epoch(used, batch))))
+    each = steps_per_epoch(used, batch * config.accumulate)
+    return Pace(batch, used, max(1, round(epochs * each)), config.accumulate)
 
 
 def _sizes(network: GraphModule, data: DataSet, config: TrainConfig) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_aggregate
 
+from prunecli import launch
 from prunecli.choices import DeviceName
 from prunecli.errors import ConfigError
 from prunecli.graph.nodes import writes
@@ -57,12 +58,18 @@ class Placement:
 
 
 def choose_device(name: DeviceName) -> torch.device:
-    """The device that `--device` means here.
+    """The device that `--device` means here, as accelerate takes it: of several GPUs, each process
+    has its own, and `accelerate launch --cpu` leaves them alone.
 
     Raises:
-        ConfigError: `cuda` was asked for and PyTorch sees no such device.
+        ConfigError: `cuda` was asked for and PyTorch sees no such device, or may not use it.
     """
-    if name is DeviceName.CPU:
+    if name is DeviceName.CUDA and launch.cpu_only():
+        raise ConfigError(
+            "--device: accelerate was told to use the CPU, got cuda",
+            "leave out --cpu of accelerate launch, or use --device auto",
+        )
+    if name is DeviceName.CPU or launch.cpu_only():
         return torch.device("cpu")
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())

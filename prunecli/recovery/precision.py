@@ -12,18 +12,21 @@ from prunecli.recovery.placement import Placement
 from prunecli.recovery.scoring import forward
 from prunecli.tasks import Tensors
 
+REDUCED = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
+
 
 def forward_in(
     precision: Precision, network: GraphModule, inputs: Tensors, placement: Placement
 ) -> Tensors:
     """`forward`, with outputs in at least single precision.
 
-    With bf16, operators that gain from it run in bfloat16; those that need digits (norms, sums,
-    losses) do not. bfloat16 has the range of float32, so that gradients need no scaling
-    (Kalamkar et al. 2019, arXiv:1905.12322).
+    With bf16 and fp16, operators that gain from it run in these; those that need digits (norms,
+    sums, losses) do not. bfloat16 has the range of float32, so that gradients need no scaling
+    (Kalamkar et al. 2019, arXiv:1905.12322); those of float16 are scaled (Micikevicius et al. 2018,
+    arXiv:1710.03740), see `driving`.
     """
-    reduced = precision is Precision.BF16
-    with torch.autocast(placement.device.type, torch.bfloat16, enabled=reduced):
+    reduced = REDUCED.get(precision)
+    with torch.autocast(placement.device.type, reduced, enabled=reduced is not None):
         outputs = forward(network, inputs, placement)
     return tuple(
         item.to(torch.promote_types(item.dtype, torch.float32))

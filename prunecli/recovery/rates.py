@@ -42,11 +42,12 @@ DECAY, PHASES = 0.1, 3
 
 
 def default_lr(config: TrainConfig, *, masked: bool = False) -> float:
-    """Grows with the square root of the batch, as the noise of its gradient falls (Krizhevsky 2014,
-    arXiv:1404.5997; Malladi et al. 2022, arXiv:2205.10287, for Adam)."""
+    """Grows with the square root of the examples of a step, as the noise of its gradient falls
+    (Krizhevsky 2014, arXiv:1404.5997; Malladi et al. 2022, arXiv:2205.10287, for Adam)."""
     known = {name.value: rate for name, rate in DEFAULT_LR.items()}
     factor = MASKED if masked else 1.0
-    return factor * known.get(config.optimizer, OTHER_LR) * math.sqrt(config.batch_size / LR_BATCH)
+    examples = config.batch_size * config.accumulate
+    return factor * known.get(config.optimizer, OTHER_LR) * math.sqrt(examples / LR_BATCH)
 
 
 def peak_lr(config: TrainConfig) -> float:

@@ -34,7 +34,7 @@ from prunecli.tasks.rows import (
     divergence_where,
     most_common,
 )
-from prunecli.tasks.task import IGNORED, UNMARKED, Fit, Labels, Task, Tensors
+from prunecli.tasks.task import IGNORED, UNMARKED, Fit, Labels, Task, Tensors, rows_that_count
 
 ACCURACY = Metric("accuracy", "accuracy", True, True, "top-1", "chance is")
 TOP_5 = Metric("top5", "top-5", True, True)
@@ -267,6 +267,7 @@ NEXT_TOKENS = _task(
     meter=lambda: RowMeter(
         _next_tokens, _gauges_of_words, constant_perplexity, SHARES, _as_sequence
     ),
+    weight=lambda targets: rows_that_count((targets[0][:, 1:],)),
 )
 MASKED_TOKENS = _task(
     _MASKED,

@@ -97,6 +97,14 @@ class Meter(Protocol):
         """
 
 
+def rows_that_count(targets: Tensors) -> float:
+    """Labels that do not say `IGNORED`; the examples where all is numbers."""
+    labels = [item for item in targets if not item.is_floating_point()]
+    if not labels:
+        return float(len(targets[0]))
+    return float(sum(int((item != IGNORED).sum()) for item in labels))
+
+
 @dataclass(frozen=True)
 class Task:
     """What a network is trained for.
@@ -117,6 +125,8 @@ class Task:
         in_place: targets say where in an image something is, so that it must not be cropped or
             flipped without them.
         outputs: places of the outputs that it reads; `None` for all that hold numbers.
+        weight: how much the mean over a part of a batch counts in that over the whole, from its
+            targets: where processes share batches.
     """
 
     name: str
@@ -130,3 +140,4 @@ class Task:
     labelled: bool = True
     in_place: bool = False
     outputs: tuple[int, ...] | None = (0,)
+    weight: Callable[[Tensors], float] = rows_that_count
