@@ -17,13 +17,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "prunecli"
 
 LAYERS = (
-    ("errors", "records"),
+    ("errors", "records", "launch"),
     ("choices", "shares"),
     ("timing", "tuning", "metric"),
     ("removal",),
     ("config",),
     ("parsing", "files", "progress", "compat", "runtime"),
-    ("wishes",),
+    ("wishes", "crew"),
     ("loading",),
     ("tasks",),
     ("data",),
@@ -49,6 +49,7 @@ INNER_IMPORTS = {
 }
 
 BROAD_HANDLERS = {
+    "prunecli.crew": "BaseException: tells the other processes, and raises on",
     "prunecli.files": "BaseException: takes files back on Ctrl-C too, and raises on",
     "prunecli.loading.usercode": "the user's code may raise anything; it becomes a ModelError",
     "prunecli.pipeline.journal": "BaseException: notes how the run can go on, and raises on",
@@ -70,6 +71,8 @@ BASES = {
     "Protocol": "contracts",
     "fx.Interpreter": "torch's way to run a graph node by node",
     "Stepper": "the same, with masks",
+    "TorchFunctionMode": "torch's way to see every operator of a block",
+    "torch.autograd.Function": "torch's way to write down a derivative",
 }
 
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60
