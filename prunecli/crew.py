@@ -105,6 +105,8 @@ def joined(cpu: bool) -> Iterator[None]:
         # Whatever it is, the others must hear of it; it goes on from here.
         instead = _ending(crew, error)
         if instead is not None:
+            for note in getattr(error, "__notes__", ()):
+                instead.add_note(note)
             raise instead from error
         raise
     finally:
@@ -161,6 +163,17 @@ def shared(value: T) -> T:
     with _talking():
         dist.broadcast_object_list(found, src=0)
     return found[0]
+
+
+def gathered(value: T) -> list[T]:
+    """What each process has for `value`, in their order."""
+    if not _crews:
+        return [value]
+    meet()
+    found: list[T] = [value] * size()
+    with _talking():
+        dist.all_gather_object(found, value)
+    return found
 
 
 def add_up(tensor: Tensor) -> Tensor:

@@ -134,7 +134,11 @@ class Exporter:
 
     def _scored(self, path: Path, data: DataSet) -> Score:
         return self.journal.once(
-            "score", lambda: score(path, data, self.reporter), pack_score, unpack_score
+            "score",
+            lambda: score(path, data, self.reporter),
+            pack_score,
+            unpack_score,
+            alone=True,
         )
 
     def _written(

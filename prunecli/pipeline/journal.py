@@ -11,6 +11,9 @@ first line, with the same calls in the same order, of which those in the journal
     0004-training.pt    of a training that goes on, its last epoch
     lock                held while a process works here
     ended               only with --keep-run: nothing is left to do
+
+Of several processes the main one has the folder. The others have a journal without one, make the
+same calls, and are told what was found.
 """
 
 import hashlib
@@ -26,6 +29,8 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
+from prunecli import crew
+from prunecli.crew import ProcessError
 from prunecli.errors import OutputError, PrunecliError, StateError
 from prunecli.files import sweep, write_text, writing
 from prunecli.pipeline.starts import START_FILE, Start, check_same, read_start, start_to_json
@@ -76,7 +81,10 @@ class Entry:
 
 
 class Journal:
-    """Numbers what is done, in order; without a folder it keeps nothing."""
+    """Numbers what is done, in order; without a folder it keeps nothing.
+
+    All processes do the same: whatever one of them finds in the folder, or does not, holds for all.
+    """
 
     def __init__(self, folder: Path | None = None, *, again: bool = False) -> None:
         self._folder, self._again = folder, again
@@ -111,21 +119,28 @@ class Journal:
         make: Callable[[], Made],
         pack: Callable[[Made], Values],
         unpack: Callable[[Values], Made],
+        *,
+        alone: bool = False,
     ) -> Made:
         """What `make` returns, now or in an earlier process.
+
+        Args:
+            alone: only the main process makes this call.
 
         Raises:
             StateError: what is in the journal cannot be read.
         """
         entry = self._next(kind)
         found = None if entry is None else entry.load()
-        if entry is None or found is None:
-            made = make()
-            if entry is not None:
-                entry.save(pack(made))
-            return made
-        with readable(entry.path):
-            return unpack(found)
+        if not alone:
+            found = crew.shared(found)
+        if found is not None:
+            with readable(Path(kind) if entry is None else entry.path):
+                return unpack(found)
+        made = make()
+        if entry is not None:
+            entry.save(pack(made))
+        return made
 
     def change(self, kind: str, network: nn.Module, make: Callable[[], str]) -> str:
         """What `make` says after it has changed the weights of `network`, now or earlier."""
@@ -140,7 +155,8 @@ class Journal:
         return self.once(kind, make, pack, unpack)
 
     def training(self) -> Entry | None:
-        """Where the next training keeps its memory."""
+        """Where the main process keeps the memory of the next training, which knows what the
+        others need of it."""
         return self._next("training")
 
     def _next(self, kind: str) -> Entry | None:
@@ -239,7 +255,10 @@ def journal_in(state: Path, reporter: Reporter, *, keep: bool, again: bool) -> I
                 error.add_note(f"to go on: {go_on}")
             raise
         except PrunecliError as error:
-            if isinstance(error.__cause__, torch.OutOfMemoryError):
+            transient = isinstance(error, ProcessError) or isinstance(
+                error.__cause__, torch.OutOfMemoryError
+            )
+            if transient and (journal.begun or again):
                 error.add_note(f"to go on: {go_on}")
             elif journal.begun:
                 cleared(state)  # the same run would end like this each time

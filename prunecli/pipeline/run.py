@@ -132,6 +132,8 @@ def begin(
         found = analyse(prepared.captured)
         cost = whole(found)
         check_flags(config, prepared.captured, found, ledger)
+    # Where one process cannot even begin, none leaves anything to go on with.
+    crew.meet()
     job = Job(config, prepared, ledger, reporter, cost, journal or Journal())
     return job, State(prepared.captured, cost, analysis=found)
 

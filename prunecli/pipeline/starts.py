@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from prunecli import crew
 from prunecli.choices import DeviceName
 from prunecli.config import RestoreConfig, RunConfig
 from prunecli.data import DataSet
@@ -26,7 +27,7 @@ from prunecli.pipeline.prepare import Prepared
 from prunecli.records import from_plain, to_plain
 from prunecli.recovery import choose_device
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 START_FILE = "start.json"
 
 EXAMPLES = 256
@@ -137,6 +138,7 @@ def _made_with(device: DeviceName) -> dict[str, str]:
         "torch": version("torch"),
         "device": torch.cuda.get_device_name(found) if found.type == "cuda" else "cpu",
         "threads": str(torch.get_num_threads()),
+        "number of processes": str(crew.size()),
     }
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from prunecli import crew
 from prunecli.choices import Precision
 from prunecli.errors import ConfigError
+from prunecli.recovery.companion import Memory
 from prunecli.recovery.parts import Part, add_up_gradients
 from prunecli.recovery.placement import choose_device
 from prunecli.recovery.together import Together
@@ -75,6 +76,16 @@ class Driver:
             self.scaled.step()
         else:
             self.optimizer.step()
+
+    def memory(self) -> Memory:
+        """What it knows between two steps: with fp16, the scale of the loss."""
+        scaler = self.accelerator.scaler
+        return {} if scaler is None else dict(scaler.state_dict())
+
+    def recall(self, memory: Memory) -> None:
+        """Go on from there."""
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(dict(memory))
 
 
 def driver_for(

@@ -46,6 +46,7 @@ from prunecli.recovery.resuming import (
     Moving,
     Progress,
     put_weights,
+    random_states,
     recall,
     remembered,
     weights_of,
@@ -106,7 +107,7 @@ def finetune(
         epochs: instead of `config.epochs`; may end within an epoch (see `pace_of`).
         seed_offset: tells the rounds of an iterative run apart.
         title: what is being done, in progress and errors.
-        keeper: gets each epoch's memory (see `resuming`), and what it has is gone on from.
+        keeper: of the main process; gets each epoch's memory, and what it has is gone on from.
 
     Raises:
         ConfigError: numbers or a device that cannot be trained with.
@@ -161,27 +162,35 @@ def _trained(job: _Job) -> Progress:
     order = torch.Generator().manual_seed(job.config.seed)
     rest = partial(at_rest, job.network, job.placement)
     job.companion.begin(Setting(job.network, job.optimizer, job.pace.steps, rest))
-    moving = Moving(job.network, job.optimizer, job.companion, order, job.placement.device)
-    progress = _begun(job, moving)
+    moving = Moving(job.network, job.driver, job.companion, order, job.placement.device)
+    progress, kept = _begun(job, moving), crew.shared(job.keeper is not None)
     for number in range(len(progress.curve) + 1, job.pace.epochs + 1):
         epoch = _epoch(job, number, order)
         best = _better(job, number, epoch.score, progress.best)
         progress = Progress(progress.start, (*progress.curve, epoch), best)
-        if job.keeper is not None:
-            job.keeper.save(remembered(moving, progress, ended=number == job.pace.epochs))
+        if kept:
+            _keep(job, moving, progress, ended=number == job.pace.epochs)
         job.reporter.say(epoch_line(epoch, job.pace.epochs, job.data.task.metric))
     return progress
 
 
 def _begun(job: _Job, moving: Moving) -> Progress:
     """Before the first epoch, or after those that were done before."""
-    memory = None if job.keeper is None else job.keeper.load()
+    memory = crew.shared(None if job.keeper is None else job.keeper.load())
     if memory is None:
         start = _score(job)
         return Progress(start, best=_better(job, 0, start, None))
     progress = recall(moving, memory)
     job.reporter.say(f"{job.title}: {len(progress.curve)} of {job.pace.epochs} epochs are done")
     return progress
+
+
+def _keep(job: _Job, moving: Moving, progress: Progress, *, ended: bool) -> None:
+    """Save what all processes need to go on; none does before it is there."""
+    random = crew.gathered(random_states(moving))
+    if job.keeper is not None:
+        job.keeper.save(remembered(moving, progress, random, ended=ended))
+    crew.meet()
 
 
 def _better(job: _Job, epoch: int, score: float, best: Best | None) -> Best | None:

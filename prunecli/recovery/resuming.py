@@ -5,11 +5,14 @@ with these values in place. Never writes a file: a `Keeper` does.
 
 Everything that an epoch depends on is in it: weights and statistics, the optimizer's memory by the
 names of the parameters that it belongs to, the companion, the order of the examples and the random
-states, the best weights so far, the curve. The rate and the length of an epoch follow from the
-number of epochs that are done.
+states, the scale of the loss, the best weights so far, the curve. The rate and the length of an
+epoch follow from the number of epochs that are done.
+
+Several processes have the same of everything, but that each may draw at random for itself: so the
+main one's memory, with the random states of all, is that of each of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
@@ -17,8 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from prunecli import crew
 from prunecli.errors import StateError, with_type
 from prunecli.recovery.companion import Companion, Memory, State
+from prunecli.recovery.driving import Driver
 from prunecli.recovery.records import Epoch
 
 Weights = Mapping[str, Tensor]
@@ -68,22 +73,38 @@ class Moving:
     """What changes while a network trains.
 
     Attributes:
+        driver: takes the steps.
         order: draws the order of the examples.
         device: whose random state is the global one, beside that of the CPU.
     """
 
     network: GraphModule
-    optimizer: torch.optim.Optimizer
+    driver: Driver
     companion: Companion
     order: torch.Generator
     device: torch.device
 
 
-def remembered(moving: Moving, progress: Progress, *, ended: bool) -> Memory:
+def random_states(moving: Moving) -> Memory:
+    """What this process draws from: all that several of them may have each for itself."""
+    on_gpu, together = moving.device.type == "cuda", moving.driver.together
+    return {
+        "cpu": torch.get_rng_state(),
+        "gpu": torch.cuda.get_rng_state(moving.device) if on_gpu else None,
+        "own": None if together is None else together.stream,
+    }
+
+
+def remembered(
+    moving: Moving, progress: Progress, random: Sequence[Memory], *, ended: bool
+) -> Memory:
     """Everything that the rest of the training depends on; of one that `ended`, its result. To be
-    written at once: the weights are those of the network, not copies."""
+    written at once: the weights are those of the network, not copies.
+
+    Args:
+        random: the `random_states` of each process.
+    """
     best = progress.best
-    on_gpu = moving.device.type == "cuda"
     over = ended and best is not None
     return {
         "start": progress.start,
@@ -98,10 +119,10 @@ def remembered(moving: Moving, progress: Progress, *, ended: bool) -> Memory:
         },
         "companion": dict(moving.companion.memory()),
         "weights": {} if over else _on_cpu(_tensors(moving.network)),
-        "optimizer": {} if ended else optimizer_memory(moving.network, moving.optimizer),
+        "optimizer": {} if ended else optimizer_memory(moving.network, moving.driver.optimizer),
+        "driver": dict(moving.driver.memory()),
         "order": moving.order.get_state(),
-        "random": torch.get_rng_state(),
-        "random_gpu": torch.cuda.get_rng_state(moving.device) if on_gpu else None,
+        "random": [dict(states) for states in random],
     }
 
 
@@ -124,13 +145,24 @@ def _recalled(moving: Moving, memory: Memory) -> Progress:
     if memory["weights"]:
         put_weights(moving.network, memory["weights"])
     if memory["optimizer"]:
-        put_optimizer_memory(moving.network, moving.optimizer, memory["optimizer"])
+        put_optimizer_memory(moving.network, moving.driver.optimizer, memory["optimizer"])
+    moving.driver.recall(memory["driver"])
     moving.order.set_state(memory["order"])
-    torch.set_rng_state(memory["random"])
-    if moving.device.type == "cuda" and memory["random_gpu"] is not None:
-        torch.cuda.set_rng_state(memory["random_gpu"], moving.device)
+    _draw_on(moving, memory["random"])
     best = None if memory["best"] is None else Best(**memory["best"])
     return Progress(memory["start"], tuple(Epoch(*epoch) for epoch in memory["curve"]), best)
+
+
+def _draw_on(moving: Moving, random: Sequence[Memory]) -> None:
+    """Where there were more or fewer processes, all draw alike what they draw together, and begin
+    anew what each draws for itself."""
+    same = len(random) == crew.size()
+    states = random[crew.rank() if same else 0]
+    torch.set_rng_state(states["cpu"])
+    if moving.device.type == "cuda" and states["gpu"] is not None:
+        torch.cuda.set_rng_state(states["gpu"], moving.device)
+    if same and moving.driver.together is not None:
+        moving.driver.together.stream = states["own"]
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:

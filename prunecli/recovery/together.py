@@ -30,14 +30,18 @@ aten = torch.ops.aten
 
 class Together(TorchFunctionMode):
     """Inside `with`, operators of a captured graph see the whole batch; `part` is to be set
-    before each pass."""
+    before each pass.
+
+    Attributes:
+        stream: random state of what each process draws for itself.
+    """
 
     def __init__(self, seed: int, device: torch.device) -> None:
         super().__init__()
         self.part = Part(0, 1, 1, 1)
         self._device = device
         own = torch.Generator(device).manual_seed((seed + crew.rank() + 1) % 2**32)
-        self._stream = own.get_state()
+        self.stream = own.get_state()
 
     def __torch_function__(
         self,
@@ -92,11 +96,11 @@ class Together(TorchFunctionMode):
     @contextmanager
     def _own_stream(self) -> Iterator[None]:
         common = _state(self._device)
-        _set_state(self._device, self._stream)
+        _set_state(self._device, self.stream)
         try:
             yield
         finally:
-            self._stream = _state(self._device)
+            self.stream = _state(self._device)
             _set_state(self._device, common)
 
 

@@ -457,7 +457,7 @@ def test_another_configuration_than_it_began_with_is_refused(unfinished: Unfinis
     assert refused("resume", "net.run")[0] == f"ERROR state {start}: is damaged"
     document["version"] = 99
     start.write_text(json.dumps(document))
-    assert refused("resume", "net.run")[0] == f"ERROR state {start}: version 1 is needed, got 99"
+    assert refused("resume", "net.run")[0] == f"ERROR state {start}: version 2 is needed, got 99"
     start.write_text("{")
     assert refused("resume", "net.run")[0].startswith(f"ERROR state {start}: cannot be read: ")
 

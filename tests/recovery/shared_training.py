@@ -1,13 +1,16 @@
 """What several processes train together, and one alone, for `test_processes`.
 
     torchrun --standalone --nproc-per-node 2 tests/recovery/shared_training.py FOLDER
+    ... shared_training.py FOLDER goes-on
     ... shared_training.py FOLDER fails|dies
 
-Every process writes what came out of each case into FOLDER. The second form lets process 1 fail, or
-be killed, in the middle of a step.
+Every process writes what came out of each case into FOLDER. The second form writes what comes out
+of some of them when they go on from each of their epochs. The third lets process 1 fail, or be
+killed, in the middle of a step.
 """
 
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -30,7 +33,7 @@ from prunecli.graph.inputs import positional
 from prunecli.graph.walk import walk
 from prunecli.progress import SilentReporter
 from prunecli.recovery import Gradual, KeepMasks, SparseTraining, TrainResult, finetune
-from prunecli.recovery.companion import Companion
+from prunecli.recovery.companion import Companion, Memory
 from prunecli.recovery.penalties import Penalised
 from prunecli.timing import Timing
 from prunecli.tuning import TrainConfig
@@ -106,7 +109,29 @@ CASES: dict[str, Case] = {
 }
 
 
-def run(case: Case) -> tuple[TrainResult, GraphModule]:
+GOING_ON = ("batch norm and dropout", "growing masks", "accumulated", "other dropout")
+
+
+class Pages:
+    """Keeps the memory of every epoch, as a file would; the main process has one."""
+
+    def __init__(self, page: bytes | None = None) -> None:
+        self.page = page
+        self.written: list[bytes] = []
+
+    def load(self) -> Memory | None:
+        if self.page is None:
+            return None
+        found: Memory = torch.load(io.BytesIO(self.page), weights_only=True)
+        return found
+
+    def save(self, memory: Memory) -> None:
+        stream = io.BytesIO()
+        torch.save(dict(memory), stream)
+        self.written.append(stream.getvalue())
+
+
+def run(case: Case, keeper: Pages | None = None) -> tuple[TrainResult, GraphModule]:
     network = case.make()
     teacher = case.make() if case.distilled else None
     if teacher is not None:
@@ -120,13 +145,14 @@ def run(case: Case) -> tuple[TrainResult, GraphModule]:
         SilentReporter(),
         teacher=teacher,
         companion=None if case.companion is None else case.companion(network),
+        keeper=keeper,
     )
     return found, network
 
 
-def outcome(case: Case) -> dict[str, Any]:
+def outcome(case: Case, keeper: Pages | None = None) -> dict[str, Any]:
     """Losses, scores and weights."""
-    found, network = run(case)
+    found, network = run(case, keeper)
     return {
         "losses": [epoch.train_loss for epoch in found.curve],
         "scores": [found.start, *(epoch.score for epoch in found.curve)],
@@ -134,6 +160,15 @@ def outcome(case: Case) -> dict[str, Any]:
         "weights": dict(network.state_dict()),
         "notes": found.notes,
     }
+
+
+def outcomes_from(case: Case) -> list[dict[str, Any]]:
+    """Of a run that nothing interrupts, and of those that go on from each of its epochs."""
+    first = Pages() if crew.rank() == 0 else None
+    found = [outcome(case, first)]
+    for epoch in range(len(found[0]["losses"])):
+        found.append(outcome(case, None if first is None else Pages(first.written[epoch])))
+    return found
 
 
 class Stops(Watcher):
@@ -157,6 +192,12 @@ def main(folder: Path) -> None:
             torch.save(outcome(case), folder / f"{name}-{crew.rank()}.pt")
 
 
+def go_on(folder: Path) -> None:
+    with crew.joined(cpu=True):
+        for name in GOING_ON:
+            torch.save(outcomes_from(CASES[name]), folder / f"{name}-{crew.rank()}.pt")
+
+
 def stop(folder: Path, how: str) -> None:
     """Write down how this process ended."""
     try:
@@ -169,7 +210,9 @@ def stop(folder: Path, how: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
+    if sys.argv[2:] == ["goes-on"]:
+        go_on(Path(sys.argv[1]))
+    elif len(sys.argv) > 2:
         stop(Path(sys.argv[1]), sys.argv[2])
     else:
         main(Path(sys.argv[1]))

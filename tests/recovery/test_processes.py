@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from shared_training import CASES, LATE, Case, outcome
+from shared_training import CASES, GOING_ON, LATE, Case, outcome
 from tiny_training import cnn, data_for, mlp
 from torch import Tensor, nn
 
@@ -50,16 +50,20 @@ def environment(**more: str) -> dict[str, str]:
 def together(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """What two processes made of every case, each for itself."""
     folder = tmp_path_factory.mktemp("together")
+    launch_two(folder)
+    return {name: [torch.load(folder / f"{name}-{rank}.pt") for rank in (0, 1)] for name in CASES}
+
+
+def launch_two(folder: Path, *more: str) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
-        [*launcher, "--nproc-per-node", "2", str(SCRIPT), str(folder)],
+        [*launcher, "--nproc-per-node", "2", str(SCRIPT), str(folder), *more],
         env=environment(),
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    return {name: [torch.load(folder / f"{name}-{rank}.pt") for rank in (0, 1)] for name in CASES}
 
 
 @pytest.mark.slow
@@ -83,6 +87,22 @@ def test_all_processes_have_the_same_weights_and_curve(name: str, together: Outc
     assert first["scores"] == second["scores"]
     for key, value in first["weights"].items():
         assert torch.equal(value, second["weights"][key]), key
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_from_every_epoch_bit_for_bit(
+    together: Outcomes, tmp_path: Path
+) -> None:
+    launch_two(tmp_path, "goes-on")
+    for name in GOING_ON:
+        for rank in (0, 1):
+            wanted = together[name][rank]
+            found = torch.load(tmp_path / f"{name}-{rank}.pt")
+            assert len(found) == 1 + len(wanted["losses"])
+            for epoch, again in enumerate(found):
+                assert {**again, "weights": None} == {**wanted, "weights": None}, (name, epoch)
+                for key, value in wanted["weights"].items():
+                    assert torch.equal(again["weights"][key], value), (name, epoch, key)
 
 
 @pytest.mark.slow
