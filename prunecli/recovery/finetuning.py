@@ -22,13 +22,15 @@ from torch.fx import GraphModule
 from prunecli.data import DataSet, batches
 from prunecli.errors import ConfigError, TrainingError
 from prunecli.progress import Reporter
-from prunecli.recovery.augment import Augmentation, augmentation_for
+from prunecli.recovery.applying import Changes, changes_for
+from prunecli.recovery.averaging import Averages, shown
 from prunecli.recovery.companion import Companion, Setting, chain
 from prunecli.recovery.conditions import gradients_for, repeatable, within_memory
 from prunecli.recovery.mode import training_mode
 from prunecli.recovery.objective import Objective, objective_for
 from prunecli.recovery.optimizer import check_training, make_optimizer, set_lr
 from prunecli.recovery.pace import Pace, pace_of
+from prunecli.recovery.patience import waited
 from prunecli.recovery.placement import Placement, choose_device, placed
 from prunecli.recovery.precision import forward_in
 from prunecli.recovery.pulls import pull
@@ -46,6 +48,7 @@ from prunecli.recovery.resuming import (
     weights_of,
 )
 from prunecli.recovery.scoring import score_placed
+from prunecli.recovery.watching import Unwatched, Watch
 from prunecli.tasks import Tensors
 from prunecli.tuning import TrainConfig
 
@@ -64,17 +67,13 @@ class _Job:
     reporter: Reporter
     placement: Placement
     optimizer: torch.optim.Optimizer
-    augmentation: Augmentation | None
+    changes: Changes
     pace: Pace
     objective: Objective
     companion: Companion
     title: str
     keeper: Keeper | None
-
-    def prepare(self, stored: Tensors) -> Tensors:
-        """A stored training batch as model inputs, changed at random on the way."""
-        change = self.augmentation
-        return self.data.prepare(stored if change is None else change.change(stored))
+    watch: Watch
 
 
 def finetune(
@@ -90,6 +89,7 @@ def finetune(
     seed_offset: int = 0,
     title: str = "fine-tuning",
     keeper: Keeper | None = None,
+    watch: Watch | None = None,
 ) -> TrainResult:
     """Train `network` in place; it ends in evaluation mode with the best weights seen.
 
@@ -99,7 +99,7 @@ def finetune(
         companion: what accompanies every step. The best are among what it counts, or the last.
         epochs: instead of `config.epochs`; may end within an epoch (see `pace_of`).
         seed_offset: tells the rounds of an iterative run apart.
-        title: what is being done, in progress and errors.
+        title, watch: what is being done, in progress and errors; who is told how it goes.
         keeper: gets each epoch's memory (see `resuming`), and what it has is gone on from.
 
     Raises:
@@ -120,59 +120,85 @@ def finetune(
         within_memory(f"{title}: a batch of {pace.batch}", device),
         objective_for(data.task, config, teacher, device) as objective,
     ):
-        optimizer = make_optimizer(network, config, only)
         job = _Job(
             network=network,
             data=data,
             config=config,
             reporter=reporter,
             placement=placement,
-            optimizer=optimizer,
-            augmentation=augmentation_for(data),
+            optimizer=make_optimizer(network, config, only),
+            changes=changes_for(data, config),
             pace=pace,
             objective=objective,
             companion=chain() if companion is None else companion,
             title=title,
             keeper=keeper,
+            watch=Unwatched() if watch is None else watch,
         )
         return _run(job)
 
 
 def _run(job: _Job) -> TrainResult:
     with gradients_for(job.network, job.optimizer):
-        progress = _trained(job)
+        progress, averages = _trained(job)
     curve, best = progress.curve, progress.best
     if best is not None:
         put_weights(job.network, best.weights)
         job.companion.restore(best.state)
+    elif averages is not None:
+        averages.keep()
     kept = len(curve) if best is None else best.epoch
     return TrainResult(curve, progress.start, kept, job.data.task.metric, _notes(job, curve, kept))
 
 
-def _trained(job: _Job) -> Progress:
-    """All epochs, from the start or from what was saved last."""
+def _trained(job: _Job) -> tuple[Progress, Averages | None]:
+    """All epochs, from the start or from what was saved last, and the averages at their end."""
     order = torch.Generator().manual_seed(job.config.seed)
     rest = partial(at_rest, job.network, job.placement)
     job.companion.begin(Setting(job.network, job.optimizer, job.pace.steps, rest))
-    moving = Moving(job.network, job.optimizer, job.companion, order, job.placement.device)
+    averages = None if job.config.ema is None else Averages(job.network, job.config.ema)
+    moving = Moving(
+        job.network, job.optimizer, job.companion, order, job.placement.device, averages
+    )
     progress = _begun(job, moving)
-    for number in range(len(progress.curve) + 1, job.pace.epochs + 1):
-        epoch = _epoch(job, number, order)
-        best = _better(job, number, epoch.score, progress.best)
+    while not _ended(job, progress):
+        number = len(progress.curve) + 1
+        epoch = _epoch(job, number, order, averages)
+        with shown(averages):
+            best = _better(job, number, epoch.score, progress.best)
         progress = Progress(progress.start, (*progress.curve, epoch), best)
+        # Whoever goes on tells of an epoch that was not saved again, with the same numbers.
+        job.watch.epoch(epoch, job.pace.done(number))
         if job.keeper is not None:
-            job.keeper.save(remembered(moving, progress, ended=number == job.pace.epochs))
+            job.keeper.save(remembered(moving, progress, ended=_ended(job, progress)))
         job.reporter.say(epoch_line(epoch, job.pace.epochs, job.data.task.metric))
-    return progress
+    return progress, averages
+
+
+def _ended(job: _Job, progress: Progress) -> bool:
+    """Whether all epochs are done, or the last of those that count brought nothing (`patience`)."""
+    done, patience = len(progress.curve), job.config.patience
+    if done >= job.pace.epochs or patience is None:
+        return done >= job.pace.epochs
+    scores = [progress.start, *(epoch.score for epoch in progress.curve)]
+    counting = [
+        score
+        for number, score in enumerate(scores)
+        if job.companion.counts(job.pace.done(number), job.pace.steps)
+    ]
+    return waited(job.data.task.metric, counting) >= patience
 
 
 def _begun(job: _Job, moving: Moving) -> Progress:
     """Before the first epoch, or after those that were done before."""
     memory = None if job.keeper is None else job.keeper.load()
+    steps, metric = job.pace.steps_per_epoch, job.data.task.metric
     if memory is None:
         start = _score(job)
+        job.watch.begin(steps, metric, start)
         return Progress(start, best=_better(job, 0, start, None))
     progress = recall(moving, memory)
+    job.watch.begin(steps, metric, progress.start, again=True)
     job.reporter.say(f"{job.title}: {len(progress.curve)} of {job.pace.epochs} epochs are done")
     return progress
 
@@ -190,7 +216,7 @@ def _better(job: _Job, epoch: int, score: float, best: Best | None) -> Best | No
     return Best(epoch, score, weights_of(job.network), job.companion.snapshot())
 
 
-def _epoch(job: _Job, number: int, generator: torch.Generator) -> Epoch:
+def _epoch(job: _Job, number: int, generator: torch.Generator, averages: Averages | None) -> Epoch:
     begin = time.monotonic()
     first, stop = job.pace.done(number - 1), job.pace.done(number)
     order = torch.randperm(len(job.data.train), generator=generator)[: job.pace.used]
@@ -201,7 +227,7 @@ def _epoch(job: _Job, number: int, generator: torch.Generator) -> Epoch:
         for index, (inputs, targets) in enumerate(
             batches(
                 job.data.train,
-                job.prepare,
+                job.changes.prepare,
                 job.pace.batch,
                 order=order,
                 device=job.placement.device,
@@ -217,16 +243,23 @@ def _epoch(job: _Job, number: int, generator: torch.Generator) -> Epoch:
                     f"lower --lr (its peak is {rates.peak:g}), or check the scale of the "
                     "inputs (--mean, --std)",
                 )
+            if averages is not None:
+                averages.update()
+            job.watch.step(first + index, loss, rate)
             loss_sum += loss * len(inputs[0])
             step.update(index + 1, f"loss {loss:.3f} lr {rate:.2g}")
-    return Epoch(number, loss_sum / len(order), _score(job), rate, time.monotonic() - begin)
+    with shown(averages):
+        found = _score(job)
+    return Epoch(number, loss_sum / len(order), found, rate, time.monotonic() - begin)
 
 
 def _step(job: _Job, step: int, inputs: Tensors, targets: Tensors) -> float:
     """One update; returns the loss on the targets before it."""
     job.optimizer.zero_grad()
+    mixed = None if job.changes.mixing is None else job.changes.mixing(inputs)
+    inputs = inputs if mixed is None else mixed.inputs
     outputs = forward_in(job.config.precision, job.network, inputs, job.placement)
-    wanted, loss = job.objective(inputs, outputs, targets)
+    wanted, loss = job.objective(inputs, outputs, targets, mixed)
     penalty = job.companion.penalty()
     total = wanted if penalty is None else wanted + penalty
     total.backward()  # type: ignore[no-untyped-call]
@@ -254,16 +287,9 @@ def _untrained(data: DataSet, companion: Companion | None, title: str) -> TrainR
 
 
 def _notes(job: _Job, curve: Sequence[Epoch], best_epoch: int) -> tuple[str, ...]:
-    notes: list[str] = []
-    if job.augmentation is not None:
-        notes.append(f"training images are changed by: {job.augmentation.words}")
-    elif any(own.image for own in job.data.preprocess):
-        kept = (
-            "the targets say where something is"
-            if job.data.task.in_place
-            else ("only colour images are changed")
-        )
-        notes.append(f"training images are used as they are; {kept}")
+    notes = list(job.changes.notes)
+    if job.config.ema is not None:
+        notes.append(f"weights are averaged over the steps (decay {job.config.ema:g})")
     if job.objective.words is not None:
         notes.append(job.objective.words)
     left_out = len(job.data.train) - job.pace.used
@@ -274,6 +300,11 @@ def _notes(job: _Job, curve: Sequence[Epoch], best_epoch: int) -> tuple[str, ...
     if job.pace.batch != job.config.batch_size:
         notes.append(f"trained in batches of {job.pace.batch}, the only size that the graph takes")
     last = job.pace.done(len(curve)) - job.pace.done(len(curve) - 1)
+    if len(curve) < job.pace.epochs:
+        notes.append(
+            f"stopped after epoch {len(curve)} of {job.pace.epochs}: {job.config.patience} in a "
+            "row were not better (--patience)"
+        )
     if last < job.pace.steps_per_epoch:
         notes.append(f"the last epoch has {last} of {job.pace.steps_per_epoch} steps")
     barred = [

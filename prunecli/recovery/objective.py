@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from prunecli.errors import ConfigError
+from prunecli.recovery.mixing import Mixed
 from prunecli.recovery.placement import placed
 from prunecli.recovery.precision import forward_in
 from prunecli.tasks import Task, Tensors
@@ -40,23 +41,36 @@ class Objective:
     smoothing: float = 0.0
 
     def __call__(
-        self, inputs: Tensors, outputs: Tensors, targets: Tensors
+        self, inputs: Tensors, outputs: Tensors, targets: Tensors, mixed: Mixed | None = None
     ) -> tuple[Tensor, Tensor]:
         """What is minimised, and the loss on the targets alone (without targets, the distance);
         both are means over the batch.
+
+        Args:
+            inputs: as the network saw them.
+            targets: of the examples as they were before they were mixed.
 
         Raises:
             ModelError: the outputs do not fit the task.
         """
         if self.teach is None:
-            loss = self.task.loss(outputs, targets, self.smoothing)
+            loss = self._loss(outputs, targets, mixed)
             return loss, loss
         if not self.task.labelled:
             far = self.task.distance(outputs, self.teach(inputs), targets, self.temperature)
             return far, far
-        loss = self.task.loss(outputs, targets, self.smoothing)
+        loss = self._loss(outputs, targets, mixed)
         far = self.task.distance(outputs, self.teach(inputs), targets, self.temperature)
         return (1.0 - self.share) * loss + self.share * far, loss
+
+    def _loss(self, outputs: Tensors, targets: Tensors, mixed: Mixed | None) -> Tensor:
+        """On the targets; of mixed examples the mean over both, which for classes is the loss on
+        mixed labels."""
+        own = self.task.loss(outputs, targets, self.smoothing)
+        if mixed is None:
+            return own
+        other = self.task.loss(outputs, mixed.others(targets), self.smoothing)
+        return mixed.share * own + (1.0 - mixed.share) * other
 
     @property
     def words(self) -> str | None:

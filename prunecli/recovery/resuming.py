@@ -3,10 +3,10 @@
 Stage: recovery. In: a training that runs. Out: plain values (`Memory`), and the same training
 with these values in place. Never writes a file: a `Keeper` does.
 
-Everything that an epoch depends on is in it: weights and statistics, the optimizer's memory by the
-names of the parameters that it belongs to, the companion, the order of the examples and the random
-states, the best weights so far, the curve. The rate and the length of an epoch follow from the
-number of epochs that are done.
+Everything that an epoch depends on is in it: weights and statistics, their averages, the memory of
+the optimizer by the names of the parameters that it belongs to, the companion, the order of the
+examples and the random states, the best weights so far, the curve. The rate and the length of an
+epoch follow from the number of epochs that are done.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from prunecli.errors import StateError, with_type
+from prunecli.recovery.averaging import Averages
 from prunecli.recovery.companion import Companion, Memory, State
 from prunecli.recovery.records import Epoch
 
@@ -70,6 +71,7 @@ class Moving:
     Attributes:
         order: draws the order of the examples.
         device: whose random state is the global one, beside that of the CPU.
+        averages: of the weights, where they are averaged.
     """
 
     network: GraphModule
@@ -77,6 +79,7 @@ class Moving:
     companion: Companion
     order: torch.Generator
     device: torch.device
+    averages: Averages | None = None
 
 
 def remembered(moving: Moving, progress: Progress, *, ended: bool) -> Memory:
@@ -98,6 +101,7 @@ def remembered(moving: Moving, progress: Progress, *, ended: bool) -> Memory:
         },
         "companion": dict(moving.companion.memory()),
         "weights": {} if over else _on_cpu(_tensors(moving.network)),
+        "averages": {} if over or moving.averages is None else _on_cpu(moving.averages.snapshot()),
         "optimizer": {} if ended else optimizer_memory(moving.network, moving.optimizer),
         "order": moving.order.get_state(),
         "random": torch.get_rng_state(),
@@ -123,6 +127,8 @@ def _recalled(moving: Moving, memory: Memory) -> Progress:
     moving.companion.recall(memory["companion"])
     if memory["weights"]:
         put_weights(moving.network, memory["weights"])
+        if moving.averages is not None:
+            moving.averages.restore(memory["averages"])
     if memory["optimizer"]:
         put_optimizer_memory(moving.network, moving.optimizer, memory["optimizer"])
     moving.order.set_state(memory["order"])
