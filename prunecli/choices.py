@@ -134,6 +134,16 @@ class TrainScope(StrEnum):
     LOCAL = "local"
 
 
+class Augment(StrEnum):
+    """How much training examples are changed at random."""
+
+    AUTO = "auto"
+    NONE = "none"
+    LIGHT = "light"
+    STANDARD = "standard"
+    STRONG = "strong"
+
+
 class Precision(StrEnum):
     """Numbers that training computes with."""
 

@@ -8,13 +8,13 @@ import contextlib
 import shlex
 import sys
 from dataclasses import fields
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from prunecli import __version__, launch
 from prunecli.choices import (
+    Augment,
     DeviceName,
     OptimizerName,
     Precision,
@@ -24,7 +24,6 @@ from prunecli.choices import (
     TrainScope,
 )
 from prunecli.config import (
-    DataConfig,
     MeasureConfig,
     ModelConfig,
     RestoreConfig,
@@ -32,16 +31,10 @@ from prunecli.config import (
     RunConfig,
 )
 from prunecli.endings import errors_as_lines, interruptible
-from prunecli.errors import ConfigError
 from prunecli.options import given, removing, running
-from prunecli.parsing import (
-    parse_floats,
-    parse_inputs,
-    parse_model_args,
-    parse_shape,
-    parse_task,
-)
+from prunecli.parsing import parse_margin
 from prunecli.progress import MuteReporter, make_reporter
+from prunecli.sources import read_data, read_model
 from prunecli.tuning import TrainConfig
 from prunecli.wishes import RemovalFlags, read_removal
 
@@ -124,7 +117,7 @@ def prune(
     batch_size: running.BatchSize = 32,
     optimizer: running.Optimizer = OptimizerName.NESTEROV.value,
     momentum: running.Momentum = None,
-    weight_decay: running.WeightDecay = 5e-4,
+    weight_decay: running.WeightDecay = None,
     l1_decay: running.L1Decay = 0.0,
     clip: running.Clip = None,
     layer_decay: running.LayerDecay = 1.0,
@@ -139,10 +132,18 @@ def prune(
     temperature: running.Temperature = 4.0,
     precision: running.PrecisionOption = Precision.FP32,
     accumulate: running.Accumulate = 1,
+    patience: running.Patience = None,
+    until_recovered: running.UntilRecovered = None,
+    max_epochs: running.MaxEpochs = None,
+    ema: running.Ema = None,
+    mixup: running.Mixup = None,
+    cutmix: running.CutMix = None,
+    augment: running.AugmentOption = Augment.AUTO,
     seed: running.Seed = 0,
     device: running.Device = DeviceName.AUTO,
     output: running.Output = None,
     report: running.ReportFile = None,
+    log_dir: running.LogDir = None,
     keep_run: running.KeepRun = False,
     storage: running.StorageOption = Storage.SPARSE,
     explain: running.Explain = False,
@@ -159,13 +160,14 @@ def prune(
     Targets say what is left (--target-macs 50% keeps at most half); ratios say what goes
     (--channel-ratio 0.3 removes 30%). Without any, --target-macs 50%.
 
-    Exit codes: 0 good, 1 the result failed verification or fell short of --max-drop, 2 wrong input.
+    Exit codes: 0 good, 1 the result failed verification or fell short of --max-drop or
+    --until-recovered, 2 wrong input.
     """
     config = RunConfig(
-        model=_model(checkpoint, model, model_arg, input_shape, inputs, allow_pickle),
+        model=read_model(checkpoint, model, model_arg, input_shape, inputs, allow_pickle),
         output=output,
         removal=read_removal(_flags(context)),
-        data=_data(data, mean, std, image_size, max_samples, seed, task),
+        data=read_data(data, mean, std, image_size, max_samples, seed, task),
         recover=recover,
         train=TrainConfig(
             epochs,
@@ -190,6 +192,15 @@ def prune(
             temperature=temperature,
             precision=precision,
             accumulate=accumulate,
+            patience=patience,
+            until=None
+            if until_recovered is None
+            else parse_margin("--until-recovered", until_recovered),
+            max_epochs=max_epochs,
+            ema=ema,
+            mixup=mixup,
+            cutmix=cutmix,
+            augment=augment,
         ),
         measure=MeasureConfig(threads, latency_batch, latency_seconds),
         storage=storage,
@@ -197,6 +208,7 @@ def prune(
         atol=atol,
         dry_run=dry_run,
         command=_command(),
+        log_dir=log_dir,
         keep_run=keep_run,
     )
     with interruptible():
@@ -223,7 +235,7 @@ def inspect(
 
     Exit codes: 0 good, 1 nothing can be pruned, 2 wrong input.
     """
-    config = _model(checkpoint, model, model_arg, input_shape, inputs, allow_pickle)
+    config = read_model(checkpoint, model, model_arg, input_shape, inputs, allow_pickle)
     with interruptible():
         _run(config, quiet, as_json, explain=True)
 
@@ -310,53 +322,3 @@ def _flags(context: typer.Context) -> RemovalFlags:
         if value is not None
     }
     return RemovalFlags(**frozen)
-
-
-def _model(
-    checkpoint: Path,
-    factory: str | None,
-    arguments: list[str] | None,
-    input_shape: str | None,
-    inputs: list[str] | None,
-    allow_pickle: bool,
-) -> ModelConfig:
-    return ModelConfig(
-        checkpoint,
-        factory,
-        parse_model_args(tuple(arguments or ())),
-        parse_shape(input_shape) if input_shape is not None else None,
-        allow_pickle,
-        parse_inputs(tuple(inputs or ())),
-    )
-
-
-def _data(
-    path: Path | None,
-    mean: str | None,
-    std: str | None,
-    image_size: int | None,
-    max_samples: int | None,
-    seed: int,
-    task: str | None,
-) -> DataConfig | None:
-    if path is None:
-        given = {
-            "--mean": mean,
-            "--std": std,
-            "--image-size": image_size,
-            "--max-samples": max_samples,
-            "--task": task,
-        }
-        used = [flag for flag, value in given.items() if value is not None]
-        if used:
-            raise ConfigError(f"{used[0]}: needs --data", "give --data PATH, or drop the flag")
-        return None
-    return DataConfig(
-        path,
-        parse_floats("--mean", mean) if mean is not None else None,
-        parse_floats("--std", std) if std is not None else None,
-        image_size,
-        max_samples,
-        seed,
-        parse_task(task) if task is not None else None,
-    )

@@ -9,15 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prunecli.choices import PruneSchedule, Recovery, Storage, TaskName
+from prunecli.choices import Augment, PruneSchedule, Recovery, Storage, TaskName
 from prunecli.errors import ConfigError
+from prunecli.ranges import NOT_NEGATIVE, POSITIVE, WHOLE, check_range
 from prunecli.removal import Removal
 from prunecli.tuning import TrainConfig, check_seed
-
-
-def _check_whole(flag: str, value: int, least: int) -> None:
-    if value < least:
-        raise ConfigError(f"{flag}: at least {least} is needed, got {value}", f"e.g. {flag} 1")
 
 
 @dataclass(frozen=True)
@@ -183,13 +179,12 @@ class MeasureConfig:
     seconds: float = 3.0
 
     def __post_init__(self) -> None:
-        _check_whole("--threads", self.threads, 1)
-        _check_whole("--latency-batch", self.batch, 1)
-        if not (math.isfinite(self.seconds) and self.seconds > 0):
-            raise ConfigError(
-                f"--latency-seconds: a positive number is needed, got {self.seconds:g}",
-                "e.g. --latency-seconds 3",
-            )
+        for flag, value, allowed, example in (
+            ("--threads", self.threads, WHOLE, "1"),
+            ("--latency-batch", self.batch, WHOLE, "1"),
+            ("--latency-seconds", self.seconds, POSITIVE, "3"),
+        ):
+            check_range(flag, value, allowed, f"e.g. {flag} {example}")
 
 
 @dataclass(frozen=True)
@@ -206,6 +201,7 @@ class RunConfig:
             and the largest absolute output.
         command: the command line, for the file's metadata.
         keep_run: what an unfinished run would need to go on stays after one that ended well.
+        log_dir: folder that TensorBoard reads how training goes from.
     """
 
     model: ModelConfig
@@ -221,6 +217,7 @@ class RunConfig:
     dry_run: bool = False
     command: str = ""
     keep_run: bool = False
+    log_dir: Path | None = None
 
     def __post_init__(self) -> None:
         if self.keep_run and self.dry_run:
@@ -228,9 +225,9 @@ class RunConfig:
                 "--keep-run: a dry run writes nothing that could be kept, got --dry-run",
                 "leave one of them out",
             )
-        if not (math.isfinite(self.atol) and self.atol >= 0):
-            raise ConfigError(f"--atol: 0 or more is needed, got {self.atol:g}", "e.g. --atol 1e-4")
+        check_range("--atol", self.atol, NOT_NEGATIVE, "e.g. --atol 1e-4")
         _check_needs(self)
+        _check_training(self)
 
 
 @dataclass(frozen=True)
@@ -302,3 +299,33 @@ def _check_needs(config: RunConfig) -> None:
                 f"{flag}: needs training before, got --epochs {config.train.epochs:g}",
                 "raise --epochs",
             )
+
+
+def _check_training(config: RunConfig) -> None:
+    """Refuse what accompanies training in a run without, and patience that cannot end.
+
+    Raises:
+        ConfigError: such a flag.
+    """
+    train, timing = config.train, config.removal.timing
+    given = {
+        "--patience": train.patience is not None,
+        "--until-recovered": train.until is not None,
+        "--ema": train.ema is not None,
+        "--mixup": train.mixup is not None,
+        "--cutmix": train.cutmix is not None,
+        f"--augment {train.augment.value}": train.augment is not Augment.AUTO,
+        "--log-dir": config.log_dir is not None,
+    }
+    for flag in (flag for flag, asked in given.items() if asked):
+        if config.data is None:
+            raise ConfigError(f"{flag}: is about training, got no --data", "give --data PATH")
+        if not train.epochs:
+            raise ConfigError(f"{flag}: is about training, got --epochs 0", "raise --epochs")
+    longest = train.longest if train.until is not None else train.epochs / timing.rounds
+    if train.patience is not None and train.patience >= longest:
+        of = f"{longest:g} in each round" if timing.rounds > 1 else f"{longest:g}"
+        raise ConfigError(
+            f"--patience: must be less than the epochs, got {train.patience} of {of}",
+            "raise --epochs, or leave it out",
+        )

@@ -6,6 +6,11 @@ torch.
 
 from dataclasses import dataclass
 
+from prunecli.shares import Margin
+
+SLACK = 1e-9
+"""So much of a score is given away, since a difference of floats may lie above what it means."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -35,11 +40,7 @@ class Metric:
         """A value with its unit."""
         return f"{100 * value:.2f}%" if self.percent else f"{value:.4g}"
 
-    def floor(self, value: float, drop: float, *, relative: bool = False) -> float:
-        """What may be left of `value` when `drop` may be lost.
-
-        Args:
-            drop: a share: of the value itself if `relative`, else one to be taken off it.
-        """
-        loss = abs(value) * drop if relative else drop
+    def floor(self, value: float, margin: Margin) -> float:
+        """What may be left of `value`. A margin that is met exactly is met."""
+        loss = margin.amount * (abs(value) if margin.relative else 1.0) + SLACK * abs(value)
         return value - loss if self.higher_is_better else value + loss

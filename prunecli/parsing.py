@@ -11,7 +11,7 @@ from prunecli.choices import Quantity, TaskName
 from prunecli.config import Axis, HeadConfig, InputSpec, TaskConfig
 from prunecli.errors import ConfigError
 from prunecli.removal import LayerRule, LayersWanted, Pattern, PatternKind, Target, Threshold
-from prunecli.shares import check_share
+from prunecli.shares import Margin, check_share
 
 _SUFFIX = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
 _NUMBER = re.compile(r"^([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kmgbt]?)$", re.IGNORECASE)
@@ -254,25 +254,23 @@ def parse_layers(text: str) -> LayersWanted:
     return LayersWanted(count=int(text))
 
 
-def parse_drop(text: str) -> tuple[float, bool]:
-    """Read `--max-drop`: points, `1pp` or `1`, or a share of what the original scores, `5%`.
-
-    Returns:
-        A share, and whether it is one of the original's score.
+def parse_margin(flag: str, text: str) -> Margin:
+    """Read `--max-drop` and `--until-recovered`: points, `1pp` or `1`, or a share of what the
+    original scores, `5%`.
 
     Raises:
         ConfigError: not a number from 0 to 100.
     """
     stripped = text.strip()
     relative = stripped.endswith("%")
-    value = parse_number("--max-drop", stripped.removesuffix("%" if relative else "pp"))
+    value = parse_number(flag, stripped.removesuffix("%" if relative else "pp"))
     if not 0 <= value <= 100:
         what = "percent of the score" if relative else "percentage points"
         raise ConfigError(
-            f"--max-drop: 0 to 100 {what} are needed, got {text!r}",
-            "e.g. --max-drop 1pp (points), or --max-drop 5% (of what the original scores)",
+            f"{flag}: 0 to 100 {what} are needed, got {text!r}",
+            f"e.g. {flag} 1pp (points), or {flag} 5% (of what the original scores)",
         )
-    return value / 100, relative
+    return Margin(value / 100, relative)
 
 
 def parse_task(text: str) -> TaskConfig:

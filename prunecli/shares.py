@@ -1,11 +1,29 @@
-"""Shares: how they are written, and which make sense.
+"""Shares and margins: how they are written, and which make sense.
 
 Stage: below all records of what the user wants.
 """
 
 import math
+from dataclasses import dataclass
 
 from prunecli.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Margin:
+    """How far a score may be from the original's.
+
+    Attributes:
+        amount: a share of one.
+        relative: of what the original scores, and not of 100%.
+    """
+
+    amount: float
+    relative: bool = False
+
+    def in_words(self) -> str:
+        """As it is written on the command line: `0.3pp`, `5%`."""
+        return f"{100 * self.amount:g}{'%' if self.relative else 'pp'}"
 
 
 def percent(share: float) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from prunecli.choices import Curve, Penalty, PruneSchedule
 from prunecli.errors import ConfigError
-from prunecli.shares import check_share, percent
+from prunecli.shares import Margin, check_share, percent
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,8 @@ class Timing:
             arXiv:1607.04381); their weights return for good.
         sparse_epochs: epochs of sparse training before anything is removed.
         penalty, penalty_strength: what is added to the loss meanwhile.
-        largest_drop: a round that costs more than this (a share, of the leading metric on the
-            validation split) is taken back; `None` for no budget.
-        drop_is_relative: it is a share of what the original scores, not one of 100%.
+        largest_drop: a round that costs more than this, of the leading metric on the validation
+            split, is taken back; `None` for no budget.
     """
 
     schedule: PruneSchedule = PruneSchedule.ONE_SHOT
@@ -46,13 +45,7 @@ class Timing:
     sparse_epochs: float = 0.0
     penalty: Penalty = Penalty.L1
     penalty_strength: float = 1e-4
-    largest_drop: float | None = None
-    drop_is_relative: bool = False
-
-    @property
-    def drop_in_words(self) -> str:
-        """As `--max-drop` has it."""
-        return f"{100 * (self.largest_drop or 0.0):g}{'%' if self.drop_is_relative else 'pp'}"
+    largest_drop: Margin | None = None
 
     def __post_init__(self) -> None:
         positive = {

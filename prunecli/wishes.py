@@ -23,8 +23,8 @@ from prunecli.choices import (
 )
 from prunecli.errors import ConfigError
 from prunecli.parsing import (
-    parse_drop,
     parse_layers,
+    parse_margin,
     parse_number,
     parse_pattern,
     parse_ratio,
@@ -306,12 +306,10 @@ def _timing(flags: RemovalFlags, schedule: PruneSchedule) -> Timing:
         if getattr(flags, name) is not None
     }
     rounds = flags.rounds if flags.rounds is not None else 3
-    drop, relative = (None, False) if flags.max_drop is None else parse_drop(flags.max_drop)
     return Timing(
         schedule=schedule,
         rounds=rounds if schedule is PruneSchedule.ITERATIVE else 1,
-        largest_drop=drop,
-        drop_is_relative=relative,
+        largest_drop=None if flags.max_drop is None else parse_margin("--max-drop", flags.max_drop),
         **_given("curve", flags.curve, lambda text: _choice("--curve", text, Curve)),
         **_given("penalty", flags.penalty, lambda text: _choice("--penalty", text, Penalty)),
         **_given("power", flags.power),

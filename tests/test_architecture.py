@@ -18,12 +18,12 @@ PACKAGE = ROOT / "prunecli"
 
 LAYERS = (
     ("errors", "records", "launch"),
-    ("choices", "shares"),
+    ("choices", "shares", "ranges"),
     ("timing", "tuning", "metric"),
     ("removal",),
     ("config",),
     ("parsing", "files", "progress", "compat", "runtime"),
-    ("wishes", "crew"),
+    ("wishes", "sources", "crew"),
     ("loading",),
     ("tasks",),
     ("data",),
@@ -45,6 +45,7 @@ do not know each other."""
 INNER_IMPORTS = {
     "prunecli.__init__": "importing the package must not import torch",
     "prunecli.cli": "help must not import torch",
+    "prunecli.pipeline.board": "TensorBoard only where it was asked for",
     "prunecli.data.opening": "pyarrow and datasets only where such data is read",
 }
 

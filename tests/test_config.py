@@ -59,8 +59,9 @@ def test_records_cannot_be_changed() -> None:
 
 
 def test_package_offers_what_a_script_needs_and_imports_lazily() -> None:
-    assert set(prunecli.__all__) <= set(dir(prunecli)) | {"inspect", "prune"}
+    assert set(prunecli.__all__) <= set(dir(prunecli)) | {"inspect", "prune", "resume"}
     assert callable(prunecli.prune)
     assert callable(prunecli.inspect)
+    assert callable(prunecli.resume)
     with pytest.raises(AttributeError, match="module 'prunecli' has no attribute 'train'"):
         prunecli.train  # noqa: B018

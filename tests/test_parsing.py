@@ -6,9 +6,9 @@ from prunecli.choices import Quantity, TaskName
 from prunecli.config import HeadConfig, TaskConfig
 from prunecli.errors import ConfigError
 from prunecli.parsing import (
-    parse_drop,
     parse_floats,
     parse_inputs,
+    parse_margin,
     parse_model_args,
     parse_ratio,
     parse_shape,
@@ -16,6 +16,7 @@ from prunecli.parsing import (
     parse_task,
 )
 from prunecli.removal import Target
+from prunecli.shares import Margin
 
 
 @pytest.mark.parametrize(
@@ -170,21 +171,28 @@ def test_inputs(text: str, name: str, dtype: str, axes: tuple[tuple[str, int], .
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("1pp", (0.01, False)),
-        ("1", (0.01, False)),
-        ("0", (0.0, False)),
-        (" 5% ", (0.05, True)),
-        ("0.5%", (0.005, True)),
+        ("1pp", Margin(0.01)),
+        ("1", Margin(0.01)),
+        ("0", Margin(0.0)),
+        ("0.3pp", Margin(0.003)),
+        (" 1 pp", Margin(0.01)),
+        (" 5% ", Margin(0.05, relative=True)),
+        ("0.5%", Margin(0.005, relative=True)),
     ],
 )
-def test_what_may_be_lost(text: str, found: tuple[float, bool]) -> None:
-    assert parse_drop(text) == found
+def test_margins_are_points_or_shares(text: str, found: Margin) -> None:
+    for flag in ("--max-drop", "--until-recovered"):
+        assert parse_margin(flag, text) == found
+    assert parse_margin("--max-drop", found.in_words()) == found
 
 
-@pytest.mark.parametrize("text", ["-1pp", "101%", "200", "5%%", "a"])
-def test_no_loss_that_makes_sense(text: str) -> None:
-    with pytest.raises(ConfigError, match="--max-drop: "):
-        parse_drop(text)
+@pytest.mark.parametrize(
+    "text", ["", "pp", "%", "-1pp", "101pp", "101%", "200", "nan%", "1pp%", "5%%", "one pp"]
+)
+def test_no_margin_that_makes_sense(text: str) -> None:
+    for flag in ("--max-drop", "--until-recovered"):
+        with pytest.raises(ConfigError, match=f"^{flag}: "):
+            parse_margin(flag, text)
 
 
 DIGIT = HeadConfig("digit", TaskName.CLASSIFICATION)

@@ -444,6 +444,25 @@ def test_wide_characters_keep_columns_aligned() -> None:
     assert rows[0].index("1/2") == rows[1].index("1/2") - 6
 
 
+@pytest.mark.parametrize(
+    ("epochs", "shown"),
+    [(0, []), (1, []), (2, [1, 2]), (6, [1, 2, 3, 4, 5, 6]), (51, [1, 11, 21, 31, 41, 51])],
+)
+def test_learning_curves_fit_a_line(epochs: int, shown: list[int]) -> None:
+    rows = tuple(EpochRow(number, 1 / number, 0.5, 0.1, 1.0) for number in range(1, epochs + 1))
+    lines = result_lines(replace(FULL, training=rows, best_epoch=None))
+    found = [line for line in lines if line.startswith("learning curve: ")]
+    assert [int(number) for line in found for number in re.findall(r"epoch (\d+) ", line)] == shown
+
+
+def test_a_learning_curve_is_in_the_unit_of_the_score() -> None:
+    rows = (EpochRow(1, 12.5, 1.25, 0.1, 1.0), EpochRow(2, 0.25, 0.5, 0.1, 1.0))
+    line = "learning curve: epoch 1 loss 12.50 MSE 1.250; epoch 2 loss 0.2500 MSE 0.5000"
+    assert line in result_lines(replace(REGRESSION, training=rows))
+    failed = "learning curve: epoch 1 loss 12.50; epoch 2 loss 0.2500"
+    assert failed in result_lines(replace(FAILED, training=rows, scoring=None))
+
+
 if __name__ == "__main__":
     os.makedirs(GOLDEN, exist_ok=True)
     write_golden()

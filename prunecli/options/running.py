@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from prunecli.choices import (
+    Augment,
     DeviceName,
     OptimizerName,
     Precision,
@@ -67,8 +68,12 @@ Momentum = Annotated[
     typer.Option(metavar="F", help="Left out: 0.9, where it has any.", rich_help_panel=TRAINING),
 ]
 WeightDecay = Annotated[
-    float,
-    typer.Option(metavar="F", help="L2 decay; none on norms and biases.", rich_help_panel=TRAINING),
+    float | None,
+    typer.Option(
+        metavar="F",
+        help="L2 decay; none on norms and biases. Left out: 5e-4, where the optimizer has any.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 L1Decay = Annotated[
     float,
@@ -180,6 +185,66 @@ Accumulate = Annotated[
         rich_help_panel=TRAINING,
     ),
 ]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Stop after N epochs without a better score on the part held out for choosing.",
+        rich_help_panel=TRAINING,
+    ),
+]
+UntilRecovered = Annotated[
+    str | None,
+    typer.Option(
+        "--until-recovered",
+        metavar="0.3pp|5%",
+        help="Train on, --epochs at a time, until the score on the validation split is this close "
+        "to the original's, in points (0.3pp) or as a share of it (5%).",
+        rich_help_panel=TRAINING,
+    ),
+]
+MaxEpochs = Annotated[
+    float | None,
+    typer.Option(
+        metavar="N",
+        help="At most so many, with --until-recovered. Left out: ten times --epochs.",
+        rich_help_panel=TRAINING,
+    ),
+]
+Ema = Annotated[
+    float | None,
+    typer.Option(
+        metavar="DECAY",
+        help="Score and keep an average of the weights over the steps, such as 0.999.",
+        rich_help_panel=TRAINING,
+    ),
+]
+Mixup = Annotated[
+    float | None,
+    typer.Option(
+        metavar="ALPHA",
+        help="Train on blends of two examples, with shares from Beta(ALPHA, ALPHA).",
+        rich_help_panel=TRAINING,
+    ),
+]
+CutMix = Annotated[
+    float | None,
+    typer.Option(
+        metavar="ALPHA",
+        help="Train on examples with a box of another one pasted in; with --mixup, each batch "
+        "draws one of the two.",
+        rich_help_panel=TRAINING,
+    ),
+]
+AugmentOption = Annotated[
+    Augment,
+    typer.Option(
+        "--augment",
+        help="How much training images are changed at random; auto is standard for colour "
+        "images, and none for anything else.",
+        rich_help_panel=TRAINING,
+    ),
+]
 Seed = Annotated[
     int,
     typer.Option(metavar="N", help="For splits, order, augmentation.", rich_help_panel=TRAINING),
@@ -228,6 +293,14 @@ KeepRun = Annotated[
     typer.Option(
         "--keep-run",
         help="After a run that ended well keep what it would have needed to be resumed, too.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+LogDir = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Write how training goes for TensorBoard (pip install 'prunecli\\[tensorboard]').",
         rich_help_panel=OUTPUT,
     ),
 ]

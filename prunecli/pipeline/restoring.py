@@ -52,6 +52,7 @@ from prunecli.surgery.kept import make_kept
 from prunecli.surgery.layers import drop_blocks
 from prunecli.surgery.restoring import expanded
 from prunecli.timing import Timing
+from prunecli.tuning import training_again
 
 
 @dataclass(frozen=True)
@@ -163,11 +164,12 @@ def _run_config(config: RestoreConfig, saved: Saved) -> RunConfig:
     return replace(
         before,
         removal=replace(before.removal, timing=Timing()),
-        train=replace(before.train, epochs=config.epochs),
+        train=training_again(before.train, config.epochs),
         output=restored_onnx(config),
         report=config.report,
         dry_run=False,
         command=config.command,
+        log_dir=None,
     )
 
 

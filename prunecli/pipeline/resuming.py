@@ -61,8 +61,12 @@ def _config_of(start: Start) -> RunConfig | RestoreConfig:
     pruning = from_plain(RunConfig, start.config)
     if not elsewhere:
         return pruning
-    output, report = folder / onnx_of(pruning), _from(folder, pruning.report)
-    return replace(from_anywhere(pruning, folder), output=output, report=report)
+    return replace(
+        from_anywhere(pruning, folder),
+        output=folder / onnx_of(pruning),
+        report=_from(folder, pruning.report),
+        log_dir=_from(folder, pruning.log_dir),
+    )
 
 
 def _from(folder: Path, path: Path | None) -> Path | None:

@@ -7,19 +7,18 @@ taken back by going on from the state before it, which nothing has changed since
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from prunecli import crew
 from prunecli.choices import PruneSchedule, Recovery, Strategy
-from prunecli.errors import ConfigError, VerificationError
+from prunecli.errors import VerificationError
 from prunecli.pipeline.cutting import cut_units
 from prunecli.pipeline.dropping import drop_layers
+from prunecli.pipeline.goal import Goal, goal_of, validation_score
 from prunecli.pipeline.gradually import prune_gradually
 from prunecli.pipeline.job import Job, Pace
 from prunecli.pipeline.masking import compact_emptied, mask_weights
-from prunecli.pipeline.packing import pack_number, unpack_number
 from prunecli.pipeline.planning import note_outcome
 from prunecli.pipeline.state import State, analyse, owned
 from prunecli.pipeline.training import train, train_to_the_end
-from prunecli.recovery import score
+from prunecli.pipeline.until import train_until
 from prunecli.recovery.penalties import Penalised, SparseTraining
 
 Apply = Callable[[Job, State, Pace], State]
@@ -47,22 +46,26 @@ def shrink(job: Job, state: State, untrained: Callable[[State], None]) -> State:
         VerificationError: not even a small step keeps the accuracy that was asked for.
     """
     timing = job.config.removal.timing
-    budget = _budget(job, state)
+    budget = goal_of(job, state, timing.largest_drop)
+    goal = goal_of(job, state, job.config.train.until)
     if timing.sparse_epochs:
         state = _train_sparsely(job, state)
     state, done = _rounds(job, state, budget, untrained)
+    lost = "" if budget is None else budget.margin.in_words()
     if done <= 0.0:
         raise VerificationError(
-            f"--max-drop: every step lost more than {timing.drop_in_words}",
+            f"--max-drop: every step lost more than {lost}",
             "allow more, train longer (--epochs), or ask for less",
         )
     if done < 1.0 - NEXT_TO_NOTHING:
         job.ledger.note(
             missed=(
-                f"--max-drop {timing.drop_in_words} was reached at {done:.0%} of what "
+                f"--max-drop {lost} was reached at {done:.0%} of what "
                 "was asked for; the files hold that result",
             )
         )
+    if goal is not None:
+        state = train_until(job, state, goal)
     return compact_emptied(job, state)
 
 
@@ -80,7 +83,7 @@ def predict(job: Job, state: State) -> State:
 
 
 def _rounds(
-    job: Job, state: State, budget: float | None, untrained: Callable[[State], None]
+    job: Job, state: State, budget: Goal | None, untrained: Callable[[State], None]
 ) -> tuple[State, float]:
     """The last state that was good enough, and how much of everything asked for is gone in it."""
     timing = job.config.removal.timing
@@ -136,45 +139,7 @@ def _train_sparsely(job: Job, state: State) -> State:
     )
 
 
-def _budget(job: Job, state: State) -> float | None:
-    """The least good validation score that is good enough.
-
-    Raises:
-        ConfigError: points were given for a score that has none.
-    """
-    timing, data = job.config.removal.timing, job.prepared.data
-    if timing.largest_drop is None or data is None:
-        return None
-    metric, relative = data.task.metric, timing.drop_is_relative
-    if not (metric.percent or relative):
-        raise ConfigError(
-            f"--max-drop: counts points of a percentage, got {metric.title}, a number",
-            "give what may be lost as a share of it: --max-drop 5%",
-        )
-    return metric.floor(_judged(job, state), timing.largest_drop, relative=relative)
-
-
-def _too_bad(job: Job, state: State, budget: float) -> str | None:
+def _too_bad(job: Job, state: State, budget: Goal) -> str | None:
     """Why the state is not good enough, if it is not."""
-    assert job.prepared.data is not None
-    metric, found = job.prepared.data.task.metric, _judged(job, state)
-    if metric.at_least_as_good(found, budget):
-        return None
-    least = "at least" if metric.higher_is_better else "at most"
-    return (
-        f"validation {metric.title} {metric.in_words(found)}, {least} "
-        f"{metric.in_words(budget)} is needed"
-    )
-
-
-def _judged(job: Job, state: State) -> float:
-    return job.journal.once("judge", lambda: _validation(job, state), pack_number, unpack_number)
-
-
-def _validation(job: Job, state: State) -> float:
-    data = job.prepared.data
-    assert data is not None
-    train_config = job.config.train
-    with job.reporter.step("judging on the validation split"):
-        found = score(state.network, data.validation, data, train_config.batch_size).value
-    return crew.shared(found)
+    found = validation_score(job, state)
+    return None if budget.reached(found) else budget.in_words(found)

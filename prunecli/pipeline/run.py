@@ -15,7 +15,9 @@ from prunecli.choices import DeviceName, PruneSchedule, Strategy
 from prunecli.config import RunConfig
 from prunecli.export.onnx_file import Exportable, write_program
 from prunecli.files import rename_together, workspace, writing
+from prunecli.pipeline.board import check_board
 from prunecli.pipeline.exporting import Exporter, Files
+from prunecli.pipeline.goal import check_margins
 from prunecli.pipeline.job import Job
 from prunecli.pipeline.journal import Journal, journal_in
 from prunecli.pipeline.judge import measure
@@ -29,7 +31,7 @@ from prunecli.pipeline.starts import Command, start_of
 from prunecli.pipeline.state import State, analyse, whole
 from prunecli.pipeline.told import in_words
 from prunecli.progress import Reporter
-from prunecli.recovery import check_driving, check_training
+from prunecli.recovery import changes_for, check_driving, check_training
 from prunecli.report import record
 from prunecli.report.record import Report, RowName
 
@@ -58,6 +60,7 @@ def _check(config: RunConfig) -> Outputs:
     """Everything that can be refused before any work is done."""
     check_training(config.train)
     check_driving(config.train)
+    check_board(config)
     return choose_outputs(config)
 
 
@@ -120,18 +123,22 @@ def begin(
     reporter: Reporter,
     journal: Journal | None = None,
 ) -> tuple[Job, State]:
-    """The original as a state; flags that name no layer of it are refused.
+    """The original as a state; flags that do not suit it or the data are refused.
 
     Args:
         journal: of the run; left out, nothing is kept.
 
     Raises:
+        ConfigError: such a flag.
         NothingToPruneError: every part is frozen.
     """
     with ledger.stage("analyse"), reporter.step("analysing the network"):
         found = analyse(prepared.captured)
         cost = whole(found)
         check_flags(config, prepared.captured, found, ledger)
+        if prepared.data is not None:
+            changes_for(prepared.data, config.train)
+            check_margins(config, prepared.data)
     # Where one process cannot even begin, none leaves anything to go on with.
     crew.meet()
     job = Job(config, prepared, ledger, reporter, cost, journal or Journal())

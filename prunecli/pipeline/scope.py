@@ -8,6 +8,7 @@ import itertools
 from torch.fx import GraphModule
 
 from prunecli.choices import TrainScope
+from prunecli.errors import ConfigError
 from prunecli.graph.coupling import layer_of
 from prunecli.pipeline.job import Job
 from prunecli.pipeline.state import State
@@ -16,7 +17,11 @@ from prunecli.removal import fits
 
 def parameters_to_train(job: Job, state: State) -> frozenset[str] | None:
     """Names of the parameters that change; `None` for all of them, which is also what `local`
-    means as long as nothing was removed."""
+    means as long as nothing was removed.
+
+    Raises:
+        ConfigError: whatever was to be trained is gone.
+    """
     scope = job.config.train.scope
     if scope == TrainScope.ALL:
         return None
@@ -24,11 +29,18 @@ def parameters_to_train(job: Job, state: State) -> frozenset[str] | None:
     if scope == TrainScope.LOCAL:
         touched = _touched(job.prepared.captured.network, state)
         return frozenset(name for name in names if layer_of(name) in touched) or None
-    return frozenset(
+    matching = frozenset(
         name
         for name in names
         if any(fits(pattern, layer_of(name)) for pattern in job.config.train.patterns)
     )
+    if not matching:
+        raise ConfigError(
+            f"--train-scope: every layer that matches {scope!r} was removed, so nothing is left "
+            "to be trained",
+            "name layers that stay as well, or hold these with --keep",
+        )
+    return matching
 
 
 def _touched(original: GraphModule, state: State) -> set[str]:

@@ -6,6 +6,7 @@ Stage: pipeline. In: a state with a network of its own. Out: the state with trai
 from dataclasses import replace
 
 from prunecli.choices import Strategy
+from prunecli.pipeline.board import board
 from prunecli.pipeline.job import Job
 from prunecli.pipeline.scope import parameters_to_train
 from prunecli.pipeline.state import State, copied
@@ -51,7 +52,8 @@ def train(
     if companion is None and state.masks:
         companion = KeepMasks(state.masks)
     ledger = job.ledger
-    with ledger.stage(phase.replace("fine-tuning", "fine-tune")):
+    stage = ledger.stage(phase.replace("fine-tuning", "fine-tune"))
+    with stage, board(job, phase) as watch:
         result = finetune(
             state.network,
             job.prepared.data,
@@ -64,6 +66,7 @@ def train(
             seed_offset=offset,
             title=phase,
             keeper=job.journal.training(),
+            watch=watch,
         )
         before = ledger.report.training
         rows = tuple(

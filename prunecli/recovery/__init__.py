@@ -1,5 +1,6 @@
 """Recovery: the pruned graph learns again what the cut took away."""
 
+from prunecli.recovery.applying import changes_for
 from prunecli.recovery.companion import Companion, chain
 from prunecli.recovery.densify import DenseAtEnd
 from prunecli.recovery.driving import check_driving
@@ -29,6 +30,7 @@ __all__ = [
     "TrainResult",
     "affordable",
     "chain",
+    "changes_for",
     "check_driving",
     "check_training",
     "choose_device",

@@ -40,23 +40,43 @@ class Objective:
     smoothing: float = 0.0
 
     def __call__(
-        self, inputs: Tensors, outputs: Tensors, targets: Tensors
+        self,
+        inputs: Tensors,
+        outputs: Tensors,
+        targets: Tensors,
+        others: Tensors | None = None,
+        own: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """What is minimised, and the loss on the targets alone (without targets, the distance);
         both are means over the batch.
+
+        Args:
+            inputs: as the network saw them.
+            targets: of the examples as they were before they were mixed.
+            others, own: targets of what they were mixed with, and the share that is theirs.
 
         Raises:
             ModelError: the outputs do not fit the task.
         """
         if self.teach is None:
-            loss = self.task.loss(outputs, targets, self.smoothing)
+            loss = self._loss(outputs, targets, others, own)
             return loss, loss
         if not self.task.labelled:
             far = self.task.distance(outputs, self.teach(inputs), targets, self.temperature)
             return far, far
-        loss = self.task.loss(outputs, targets, self.smoothing)
+        loss = self._loss(outputs, targets, others, own)
         far = self.task.distance(outputs, self.teach(inputs), targets, self.temperature)
         return (1.0 - self.share) * loss + self.share * far, loss
+
+    def _loss(
+        self, outputs: Tensors, targets: Tensors, others: Tensors | None, share: float
+    ) -> Tensor:
+        """On the targets; of mixed examples the mean over both, which for classes is the loss on
+        mixed labels."""
+        own = self.task.loss(outputs, targets, self.smoothing)
+        if others is None:
+            return own
+        return share * own + (1.0 - share) * self.task.loss(outputs, others, self.smoothing)
 
     @property
     def words(self) -> str | None:

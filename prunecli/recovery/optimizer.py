@@ -89,13 +89,17 @@ def _class_of(name: str) -> tuple[Make, Mapping[str, Any]]:
 
 
 def _check_accepts(config: TrainConfig, found: Make, given: Mapping[str, Any]) -> None:
-    if config.momentum is None:
-        return
-    wanted = "momentum" in (given if found is torch.optim.SGD else _accepted(found))
-    if not wanted:
+    accepted = _accepted(found)
+    with_momentum = "momentum" in (given if found is torch.optim.SGD else accepted)
+    if config.momentum is not None and not with_momentum:
         raise ConfigError(
             f"--momentum: {config.optimizer} has none",
             "leave it out, or use --optimizer momentum or nesterov",
+        )
+    if config.weight_decay is not None and "weight_decay" not in accepted:
+        raise ConfigError(
+            f"--weight-decay: {config.optimizer} has none",
+            "leave it out, or use another --optimizer, such as adamw",
         )
 
 
@@ -131,7 +135,7 @@ def make_optimizer(
     shares = _shares(network, config.layer_decay)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in named.items():
-        decay = config.weight_decay if parameter.dim() > 1 else 0.0
+        decay = config.l2 if parameter.dim() > 1 else 0.0
         groups.setdefault((decay, shares.get(name, 1.0)), []).append(parameter)
     parts = [
         {"params": own, "share": share, **({"weight_decay": decay} if decays else {})}

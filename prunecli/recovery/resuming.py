@@ -3,10 +3,10 @@
 Stage: recovery. In: a training that runs. Out: plain values (`Memory`), and the same training
 with these values in place. Never writes a file: a `Keeper` does.
 
-Everything that an epoch depends on is in it: weights and statistics, the optimizer's memory by the
-names of the parameters that it belongs to, the companion, the order of the examples and the random
-states, the scale of the loss, the best weights so far, the curve. The rate and the length of an
-epoch follow from the number of epochs that are done.
+Everything that an epoch depends on is in it: weights and statistics, their averages, the memory of
+the optimizer by the names of the parameters that it belongs to, the companion, the order of the
+examples and the random states, the scale of the loss, the best weights so far, the curve. The rate
+and the length of an epoch follow from the number of epochs that are done.
 
 Several processes have the same of everything, but that each may draw at random for itself: so the
 main one's memory, with the random states of all, is that of each of them.
@@ -22,6 +22,7 @@ from torch.fx import GraphModule
 
 from prunecli import crew
 from prunecli.errors import StateError, with_type
+from prunecli.recovery.averaging import Averages
 from prunecli.recovery.companion import Companion, Memory, State
 from prunecli.recovery.driving import Driver
 from prunecli.recovery.records import Epoch
@@ -76,6 +77,7 @@ class Moving:
         driver: takes the steps.
         order: draws the order of the examples.
         device: whose random state is the global one, beside that of the CPU.
+        averages: of the weights, where they are averaged.
     """
 
     network: GraphModule
@@ -83,6 +85,7 @@ class Moving:
     companion: Companion
     order: torch.Generator
     device: torch.device
+    averages: Averages | None = None
 
 
 def random_states(moving: Moving) -> Memory:
@@ -119,6 +122,7 @@ def remembered(
         },
         "companion": dict(moving.companion.memory()),
         "weights": {} if over else _on_cpu(_tensors(moving.network)),
+        "averages": {} if over or moving.averages is None else _on_cpu(moving.averages.snapshot()),
         "optimizer": {} if ended else optimizer_memory(moving.network, moving.driver.optimizer),
         "driver": dict(moving.driver.memory()),
         "order": moving.order.get_state(),
@@ -144,6 +148,8 @@ def _recalled(moving: Moving, memory: Memory) -> Progress:
     moving.companion.recall(memory["companion"])
     if memory["weights"]:
         put_weights(moving.network, memory["weights"])
+        if moving.averages is not None:
+            moving.averages.restore(memory["averages"])
     if memory["optimizer"]:
         put_optimizer_memory(moving.network, moving.driver.optimizer, memory["optimizer"])
     moving.driver.recall(memory["driver"])

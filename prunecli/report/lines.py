@@ -6,6 +6,7 @@ the report does not hold, and says nothing about what is not known.
 
 from prunecli.choices import Quantity, Strategy
 from prunecli.report import units
+from prunecli.report.curve import learning_curve, score_in_words
 from prunecli.report.record import Achieved, Report, Row, RowName, Spread
 from prunecli.report.removed import FrozenRow
 
@@ -25,6 +26,7 @@ def result_lines(report: Report) -> tuple[str, ...]:
         *_speed(report),
         *_data(report),
         *_training(report),
+        *learning_curve(report),
         *_scoring(report),
         *_frozen(report),
         *_checks(report),
@@ -146,8 +148,7 @@ def _training(report: Report) -> list[str]:
         return [line]
     line += f", kept epoch {best.epoch}"
     if best.score is not None and report.scoring is not None:
-        metric = report.scoring.leading
-        score = f"{metric.title} {units.score(metric, best.score)}"
+        score = score_in_words(best.score, report.scoring.leading)
         line += f" ({score} on the part of the training data held out for choosing)"
     return [line]
 

@@ -255,6 +255,7 @@ CLASSIFICATION = _task(
     most_common,
     loss=_loss_of_examples,
     distance=_distance_of_examples,
+    mixes=True,
 )
 TOKENS = _task(_TOKENS, partial(_tokens, _TOKENS), TOKEN_ACCURACY, _gauges_of_tokens, most_common)
 PIXELS = _task(_PIXELS, _pixels, MEAN_IOU, _gauges_of_pixels, None, in_place=True)

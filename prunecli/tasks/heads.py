@@ -61,6 +61,7 @@ def combined(heads: Sequence[Head]) -> Task:
         lambda fit: _check(heads, fit),
         share=sum(head.weight * head.task.share for head in heads) / weights,
         smooths=any(head.task.smooths for head in heads),
+        mixes=all(head.task.mixes for head in heads),
         in_place=any(head.task.in_place for head in heads),
         outputs=tuple(head.output for head in heads),
     )

@@ -204,4 +204,5 @@ MULTILABEL = Task(
     _LabelMeter,
     _check_labels,
     share=MULTILABEL_DISTILLED,
+    mixes=True,
 )

@@ -120,6 +120,8 @@ class Task:
         check: raises a `DataError` where data and network do not belong together.
         share: part of the loss that comes from the original where the user does not say.
         smooths: whether labels can be smoothed.
+        mixes: whether two examples can be mixed, with their losses: targets are classes of whole
+            examples.
         labelled: whether examples need targets. Without, the loss is the distance alone, and what
             is judged is how near the outputs are to the original's, which are the targets then.
         in_place: targets say where in an image something is, so that it must not be cropped or
@@ -137,6 +139,7 @@ class Task:
     check: Callable[[Fit], None]
     share: float
     smooths: bool = False
+    mixes: bool = False
     labelled: bool = True
     in_place: bool = False
     outputs: tuple[int, ...] | None = (0,)

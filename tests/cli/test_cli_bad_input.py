@@ -51,6 +51,7 @@ def bad(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights["4.bias"][3] = float("nan")
     torch.save(weights, folder / "nan.pt")
     images, labels = coloured(10)
+    np.savez(folder / "numbers.npz", x=images, y=np.eye(3, dtype=np.float32)[labels] + 0.5)
     np.savez(folder / "beyond.npz", images=images, labels=labels + 4)
     np.savez(folder / "none.npz", images=images[:0], labels=labels[:0])
     (folder / "corrupt.npz").write_text("not an archive")
@@ -504,10 +505,116 @@ USAGE = [
     ),
 ]
 
+TRAINING = [
+    case(
+        GOOD + " --optimizer Rprop --weight-decay 0.1",
+        "--weight-decay: Rprop has none",
+        "leave it out, or use another --optimizer, such as adamw",
+        "decay of an optimizer without",
+    ),
+    case(
+        GOOD + " --train-scope ''",
+        "--train-scope: all, local, or patterns separated by commas are needed, got ''",
+        "e.g. --train-scope 'layer3.*,fc'",
+        "empty scope",
+    ),
+    case(
+        GOOD + " --train-scope 0,,8",
+        "--train-scope: all, local, or patterns separated by commas are needed, got '0,,8'",
+        "e.g. --train-scope 'layer3.*,fc'",
+        "empty pattern in a scope",
+    ),
+    case(
+        GOOD + " --patience 0",
+        "--patience: at least 1 is needed, got 0",
+        "e.g. --patience 3",
+        "no patience",
+    ),
+    case(
+        GOOD + " --epochs 3 --patience 3",
+        "--patience: must be less than the epochs, got 3 of 3",
+        "raise --epochs, or leave it out",
+        "patience without an end",
+    ),
+    case(
+        GOOD + " --epochs 6 --patience 2 --schedule iterative",
+        "--patience: must be less than the epochs, got 2 of 2 in each round",
+        "raise --epochs, or leave it out",
+        "patience without an end in rounds",
+    ),
+    case(
+        "{weights} --model {net} --input-shape 1,3,8,8 --ema 0.9",
+        "--ema: is about training, got no --data",
+        "give --data PATH",
+        "average without training data",
+    ),
+    case(
+        GOOD + " --epochs 0 --augment strong",
+        "--augment strong: is about training, got --epochs 0",
+        "raise --epochs",
+        "augmentation without training",
+    ),
+    case(
+        GOOD + " --until-recovered near",
+        "--until-recovered: a number is needed, got 'near'",
+        "e.g. --until-recovered 0.5",
+        "margin in words",
+    ),
+    case(
+        GOOD + " --until-recovered 101%",
+        "--until-recovered: 0 to 100 percent of the score are needed, got '101%'",
+        "e.g. --until-recovered 1pp (points), or --until-recovered 5% (of what the original "
+        "scores)",
+        "margin of everything",
+    ),
+    case(
+        GOOD + " --max-epochs 5",
+        "--max-epochs: has no effect without --until-recovered",
+        "use --epochs, or add --until-recovered 0.3pp",
+        "most epochs of nothing",
+    ),
+    case(
+        GOOD + " --epochs 3 --until-recovered 1pp --max-epochs 2",
+        "--max-epochs: at least --epochs 3 is needed, got 2",
+        "raise --max-epochs, or lower --epochs",
+        "fewer epochs than at first",
+    ),
+    case(
+        GOOD + " --ema 1",
+        "--ema: between 0 and 1 is needed, got 1",
+        "e.g. --ema 0.999",
+        "average of nothing new",
+    ),
+    case(
+        GOOD + " --mixup 0",
+        "--mixup: from 0.01 to 100 is needed, got 0",
+        "e.g. --mixup 0.2",
+        "mixup without a share",
+    ),
+    case(
+        GOOD + " --cutmix nan",
+        "--cutmix: from 0.01 to 100 is needed, got nan",
+        "e.g. --cutmix 1",
+        "cutmix NaN",
+    ),
+    case(
+        "{weights} --model {net} --data {bad}/numbers.npz --mixup 0.2",
+        "--mixup: mixes classes of whole examples, got data for regression",
+        "leave --mixup out",
+        "mixup of numbers",
+    ),
+    case(
+        GOOD + " --log-dir {bad}/file/logs",
+        "--log-dir: must be a folder, got the file {bad}/file",
+        "choose another place",
+        "log in a file",
+    ),
+]
+
 
 @pytest.mark.parametrize(
     ("args", "code", "error", "tip"),
-    [*CHECKPOINTS, *MODELS, *DATA, *TARGETS, *NUMBERS, *OUTPUTS, *USAGE],
+    [*CHECKPOINTS, *MODELS, *DATA, *TARGETS, *NUMBERS, *OUTPUTS, *USAGE, *TRAINING],
 )
 def test_bad_input_ends_in_one_line_and_one_hint(
     args: str, code: int, error: str, tip: str, bench: Bench, bad: Path, here: Path

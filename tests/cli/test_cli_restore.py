@@ -191,7 +191,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, accuracies: list[float]) -> list[S
         shown.append(state)
         return accuracies[len(shown) - 1]
 
-    monkeypatch.setattr(rounds, "_validation", judge)
+    monkeypatch.setattr(rounds, "validation_score", judge)
     return shown
 
 

@@ -23,6 +23,7 @@ import pytest
 import torch
 from cli_making import QUICK, Bench, Ended, files_in, run
 from filelock import FileLock
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from prunecli.cli import main
 from prunecli.pipeline import journal as pipeline_journal
@@ -46,6 +47,11 @@ SCHEDULES = {
         *("--epochs", "2.5", "--optimizer", "adamw"),
     ],
     "sparse before": ["--sparse-epochs", "1.5", "--epochs", "1", "--recover", "bn"],
+    "until recovered": [
+        *("--until-recovered", "5%", "--max-epochs", "9", "--recover", "none", "--lr", "0.1"),
+        *("--target-macs", "20%", "--ema", "0.9", "--mixup", "0.2", "--cutmix", "1"),
+        *("--augment", "light", "--patience", "4"),
+    ],
     "without training": ["--epochs", "0"],
 }
 
@@ -78,7 +84,7 @@ class Strikes:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen, self.at = 0, -1
-        step, write, stage = finetuning._step, pipeline_journal.write_state, Ledger.stage
+        step, write, stage = finetuning.take_step, pipeline_journal.write_state, Ledger.stage
 
         def struck_step(*given: Any) -> float:
             self.event()
@@ -95,7 +101,7 @@ class Strikes:
                 self.event()
                 yield
 
-        monkeypatch.setattr(finetuning, "_step", struck_step)
+        monkeypatch.setattr(finetuning, "take_step", struck_step)
         monkeypatch.setattr(pipeline_journal, "write_state", struck_write)
         monkeypatch.setattr(Ledger, "stage", struck_stage)
 
@@ -146,6 +152,36 @@ def test_ctrl_c_anywhere(
     ended = run("resume", "net.run")
     assert ended.code == 0, ended.err
     assert results(struck) == results(whole)
+
+
+def scalars(folder: Path) -> dict[str, dict[int, float]]:
+    """What TensorBoard shows, the last of several values at one step."""
+    found = EventAccumulator(str(folder / "logs")).Reload()
+    return {
+        tag: {item.step: item.value for item in found.Scalars(tag)}
+        for tag in found.Tags()["scalars"]
+    }
+
+
+def test_logs_go_on_as_if_nothing_had_happened(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strikes = Strikes(monkeypatch)
+    whole, struck, elsewhere = (tmp_path / name for name in ("whole", "struck", "elsewhere"))
+    for folder in (whole, struck, elsewhere):
+        folder.mkdir()
+    arguments = [*flags(bench, "rounds"), "--log-dir", "logs"]
+    monkeypatch.chdir(whole)
+    assert run("prune", *arguments).code == 0
+    events = strikes.seen
+    monkeypatch.chdir(struck)
+    strikes.next(events * 2 // 3)
+    assert run("prune", *arguments).code == 130
+    strikes.next(-1)
+    monkeypatch.chdir(elsewhere)
+    assert run("resume", struck / "net.run").code == 0
+    assert files_in(elsewhere) == []
+    assert scalars(struck) == scalars(whole)
 
 
 def check_interrupted(ended: Ended, folder: Path) -> None:
@@ -287,7 +323,7 @@ def unfinished(
 
 def strike_step(patch: pytest.MonkeyPatch, at: int) -> None:
     steps: list[None] = []
-    real = finetuning._step
+    real = finetuning.take_step
 
     def struck(*given: Any) -> float:
         steps.append(None)
@@ -295,7 +331,7 @@ def strike_step(patch: pytest.MonkeyPatch, at: int) -> None:
             raise KeyboardInterrupt
         return real(*given)
 
-    patch.setattr(finetuning, "_step", struck)
+    patch.setattr(finetuning, "take_step", struck)
 
 
 def refused(*arguments: str) -> list[str]:

@@ -237,6 +237,19 @@ def test_tasks_recover(
     assert report["rows"][-1]["score"] > least
 
 
+def test_several_labels_are_mixed_averaged_and_trained_until_they_are_back(
+    folders: dict[str, Path], here: Path
+) -> None:
+    flags = ("--task", "multilabel", "--mixup", "0.4", "--ema", "0.9", "--epochs", "2")
+    until = ("--until-recovered", "50%", "--max-epochs", "6", "--target-params", "60%")
+    report = pruned(folders["Signals"], "Signals", here / "a.onnx", *flags, *until)
+    assert report["status"] == "ok"
+    assert "training examples are mixed in pairs: mixup" in report["notes"]
+    assert any(note.startswith("recovered: validation F1 ") for note in report["notes"])
+    first, *_, last = (row["score"] for row in report["rows"])
+    assert last >= first / 2
+
+
 def test_match_needs_no_labels(folders: dict[str, Path], here: Path) -> None:
     data = np.load(folders["Signals"] / "data.npz")
     np.savez(here / "bare.npz", x=data["x_train"])
@@ -267,7 +280,7 @@ def test_max_drop_as_a_share_of_a_number(folders: dict[str, Path], here: Path) -
     assert ended.code == 2
     assert ended.err.splitlines() == [
         "ERROR --max-drop: counts points of a percentage, got angle MSE, a number",
-        "TIP give what may be lost as a share of it: --max-drop 5%",
+        "TIP give it as a share of what the original scores: --max-drop 5%",
     ]
 
 
@@ -279,6 +292,9 @@ def test_max_drop_as_a_share_of_a_number(folders: dict[str, Path], here: Path) -
         ("Tagger", ("--task", "segmentation"), "--task segmentation needs integers with 2 axes"),
         ("Tagger", (), "targets must be one class, or some floats, for each example"),
         ("Painter", ("--task", "token-classification"), "integers with 1 axes"),
+        ("Painter", ("--task", "segmentation", "--augment", "light"), "--augment light: moves"),
+        ("Painter", ("--task", "segmentation", "--cutmix", "1"), "--cutmix: mixes classes of"),
+        ("Tagger", ("--task", "token-classification", "--mixup", "1"), "--mixup: mixes classes of"),
         ("Signals", ("--task", "match", "--distill", "0.5"), "--distill: has no effect"),
         ("Signals", ("--task", "multilabel", "--label-smoothing", "0.1"), "--label-smoothing"),
         ("Signals", ("--task", "nothing"), "--task: one of classification, multilabel"),

@@ -11,7 +11,9 @@ import torch
 from cli_making import Bench, run
 from torch import nn
 
-from prunecli.pipeline.scope import _touched
+from prunecli.errors import ConfigError
+from prunecli.pipeline.scope import _touched, parameters_to_train
+from prunecli.tuning import TrainConfig
 
 
 def pruned(bench: Bench, onnx: Path, *flags: str) -> dict[str, torch.Tensor]:
@@ -45,6 +47,16 @@ def test_a_scope_that_names_nothing_is_refused(bench: Bench) -> None:
     ended = run("prune", *bench.usual, "--train-scope", "0,head.*")
     assert ended.code == 2
     assert "ERROR --train-scope: a pattern must match a layer, got 'head.*'" in ended.err
+
+
+def test_a_scope_whose_layers_are_gone_says_so() -> None:
+    one, two = nn.Linear(4, 4), nn.Linear(4, 4)
+    job: Any = SimpleNamespace(config=SimpleNamespace(train=TrainConfig(scope="one,one.*")))
+    left: Any = SimpleNamespace(network=graph(two=two))
+    with pytest.raises(ConfigError, match=r"every layer that matches 'one,one\.\*' was removed"):
+        parameters_to_train(job, left)
+    whole: Any = SimpleNamespace(network=graph(one=one, two=two))
+    assert parameters_to_train(job, whole) == {"one.weight", "one.bias"}
 
 
 def graph(**layers: nn.Module) -> torch.fx.GraphModule:

@@ -41,7 +41,7 @@ def test_every_optimizer_learns(name: str) -> None:
         "Adafactor": 0.2,
     }
     config = dataclasses.replace(
-        SGD, epochs=8, optimizer=name, momentum=None, lr=rate.get(name, 0.02)
+        SGD, epochs=8, optimizer=name, momentum=None, weight_decay=None, lr=rate.get(name, 0.02)
     )
     check_training(config)
     result = train(network, config)
@@ -90,13 +90,32 @@ def test_unknown_optimizers_are_refused_before_any_work(name: str) -> None:
         check_training(TrainConfig(optimizer=name))
 
 
-def test_momentum_is_refused_where_there_is_none() -> None:
-    for name in ("sgd", "adamw"):
-        with pytest.raises(ConfigError, match=f"--momentum: {name} has none"):
-            check_training(TrainConfig(optimizer=name, momentum=0.5))
-    for name in ("momentum", "nesterov", "rmsprop", "SGD"):
-        if name != "SGD":
-            check_training(TrainConfig(optimizer=name, momentum=0.5))
+@pytest.mark.parametrize("name", ["sgd", "SGD", "adamw", "Rprop"])
+def test_momentum_is_refused_where_there_is_none(name: str) -> None:
+    """Plain SGD has none either: whoever wants some asks for it by name."""
+    with pytest.raises(ConfigError, match=rf"^--momentum: {name} has none$"):
+        check_training(TrainConfig(optimizer=name, momentum=0.5))
+
+
+@pytest.mark.parametrize("name", ["momentum", "nesterov", "rmsprop"])
+def test_momentum_reaches_the_optimizer(name: str) -> None:
+    config = TrainConfig(optimizer=name, momentum=0.5)
+    assert check_training(config) == config.epochs
+    groups = make_optimizer(mlp(), config).param_groups
+    assert [group["momentum"] for group in groups] == [0.5] * len(groups)
+
+
+def test_weight_decay_is_refused_where_there_is_none() -> None:
+    with pytest.raises(ConfigError, match=r"^--weight-decay: Rprop has none$"):
+        check_training(TrainConfig(optimizer="Rprop", weight_decay=0.01))
+    assert check_training(TrainConfig(optimizer="Rprop")) == 1
+    assert check_training(TrainConfig(optimizer="adamw", weight_decay=0.01)) == 1
+
+
+def test_weight_decay_is_a_default_where_there_is_one() -> None:
+    for given, used in ((None, 5e-4), (0.25, 0.25), (0.0, 0.0)):
+        groups = make_optimizer(mlp(), TrainConfig(weight_decay=given)).param_groups
+        assert {group["weight_decay"] for group in groups} == {used, 0.0}
 
 
 def test_an_optimizer_that_takes_no_vectors_says_so() -> None:

@@ -133,7 +133,7 @@ def optimizers() -> list[str]:
 
 @pytest.mark.parametrize("optimizer", [*optimizers(), "momentum", "nesterov"])
 def test_every_optimizer_goes_on_bit_for_bit(optimizer: str) -> None:
-    config = dataclasses.replace(ADAMW, optimizer=optimizer, momentum=None)
+    config = dataclasses.replace(ADAMW, optimizer=optimizer, momentum=None, weight_decay=None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         check_every_stop(mlp, config)
@@ -182,6 +182,26 @@ def sparse(network: GraphModule) -> Companion:
 @pytest.mark.parametrize(("make", "config"), [(mlp, SGD), (cnn, ADAMW)], ids=["mlp", "cnn"])
 def test_whatever_accompanies(make: Make, config: TrainConfig, accompany: Accompany) -> None:
     check_every_stop(make, config, accompany)
+
+
+@pytest.mark.parametrize(
+    "accompany",
+    [None, lambda network: KeepMasks(random_masks(network)), gradual(Timing(every=2, end=1.0))],
+    ids=["alone", "masks", "late"],
+)
+@pytest.mark.parametrize("make", [mlp, cnn])
+def test_averages_and_mixtures(make: Make, accompany: Accompany | None) -> None:
+    cut = 1.0 if make is cnn else None
+    config = dataclasses.replace(SGD, ema=0.9, mixup=0.4, cutmix=cut)
+    check_every_stop(make, config, accompany)
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_what_was_given_up_stays_so(ema: float | None) -> None:
+    config = dataclasses.replace(SGD, epochs=6, lr=1e-9, patience=2, ema=ema)
+    _, result, _ = ended(mlp, config, None)
+    assert len(result.curve) == 2
+    check_every_stop(mlp, config)
 
 
 class Choosy:
@@ -260,7 +280,7 @@ def test_a_stop_within_an_epoch_loses_that_epoch_only(
 ) -> None:
     wanted, result, _ = ended(cnn, SGD, None)
     notebook, steps = Notebook(), []
-    real = finetuning._step
+    real = finetuning.take_step
 
     def killed_at(job: Any, number: int, *batch: Tensor) -> float:
         steps.append(number)
@@ -268,7 +288,7 @@ def test_a_stop_within_an_epoch_loses_that_epoch_only(
             raise Killed
         return real(job, number, *batch)
 
-    monkeypatch.setattr(finetuning, "_step", killed_at)
+    monkeypatch.setattr(finetuning, "take_step", killed_at)
     with pytest.raises(Killed):
         ended(cnn, SGD, None, keeper=notebook)
     assert notebook.saves == step // 6
