@@ -113,7 +113,7 @@ def gradients(
     }
     bad = next((name for name, item in known.items() if not _finite(item)), None)
     if bad is not None:
-        raise _not_finite(f"the gradient of {bad}")
+        raise not_finite(f"the gradient of {bad}")
     return known
 
 
@@ -130,7 +130,7 @@ def checked_loss(task: Task, outputs: Tensor | Tensors, targets: Tensors) -> Ten
             "use --criterion l2 or another one of weights alone",
         )
     if not math.isfinite(loss.item()):
-        raise _not_finite("the loss")
+        raise not_finite("the loss")
     return loss
 
 
@@ -138,7 +138,8 @@ def _finite(tensor: Tensor) -> bool:
     return all(bool(end.isfinite()) for end in tensor.aminmax()) if tensor.numel() else True
 
 
-def _not_finite(what: str) -> TrainingError:
+def not_finite(what: str) -> TrainingError:
+    """The error for numbers that nothing can be made of."""
     return TrainingError(
         f"calibration: {what} must be finite, got other values",
         "check the scale of the inputs (--mean, --std), or use --criterion l2",

@@ -27,7 +27,7 @@ from prunecli.graph.patches import input_patches
 from prunecli.graph.stepping import Stepper, at_least_single
 from prunecli.importance.activations import tracked
 from prunecli.importance.evidence import Evidence
-from prunecli.importance.gradients import checked_loss
+from prunecli.importance.gradients import checked_loss, not_finite
 from prunecli.importance.scores import Scores
 from prunecli.tasks import Tensors
 
@@ -36,6 +36,9 @@ ROWS = 40_000
 
 MOST_INPUTS = 10_000
 """Layers with more weights per output are not looked at: their moments take too much memory."""
+
+LARGEST_PATCHES = 1 << 25
+"""Numbers in the patches that are made at once, if that is more than one example's."""
 
 RIDGE = 1e-3
 """Relative to the mean square of the inputs, as in reconstruction."""
@@ -80,13 +83,25 @@ class _Reader:
 
 
 def errors_without(evidence: Evidence, coupling: Coupling) -> Scores:
-    """Error of every unit at its turn, shape (units,); infinite where no layer tells."""
-    places = _places(evidence.captured.network, coupling)
-    readers = tuple(_readers(evidence, places))
+    """Error of every unit at its turn, shape (units,); infinite where no layer tells.
+
+    Raises:
+        TrainingError: what the layers read, or the loss, is not finite.
+    """
     found = np.full(coupling.count, np.inf)
+    places = _places(evidence.captured.network, coupling)
+    if not places:
+        return found
+    moments = _moments(evidence, places)
+    slopes = _slopes(evidence, places) if evidence.examples().task.labelled else None
     with evidence.reporter.step("what the rest cannot restore", len(coupling.groups)) as step:
         for done, group in enumerate(coupling.groups):
-            own = [item for item in readers if np.isin(item.units, group.units).any()]
+            # Made for each group: a layer may read several, each of which is judged by itself.
+            own = [
+                _reader(place, moments[node], None if slopes is None else slopes[node])
+                for node, place in places.items()
+                if np.isin(place[1], group.units).any()
+            ]
             if own:
                 found[group.units] = _turns(group.units, own)
             step.update(done + 1, group.name)
@@ -94,7 +109,11 @@ def errors_without(evidence: Evidence, coupling: Coupling) -> Scores:
 
 
 def _turns(units: UnitArray, readers: list[_Reader]) -> Scores:
-    """Errors of the units of one group, which share no reader's inputs with others."""
+    """Errors of the units of one group; changes the readers.
+
+    Raises:
+        TrainingError: what the layers read is not finite.
+    """
     row_of = [{int(unit): row for row, unit in enumerate(item.units)} for item in readers]
     left = [int(unit) for unit in units]
     errors, highest, portion = dict.fromkeys(left, 0.0), 0.0, math.ceil(len(left) / TURNS)
@@ -105,6 +124,8 @@ def _turns(units: UnitArray, readers: list[_Reader]) -> Scores:
             if shown:
                 own = torch.tensor([rows[left[place]] for place in shown])
                 cost[torch.tensor(shown)] += reader.errors(own)
+        if not bool(torch.isfinite(cost).all()):
+            raise not_finite("what layers read")
         first = torch.argsort(cost, stable=True)[:portion].tolist()
         going = [left[place] for place in first]
         # Rounding must not turn the order round.
@@ -118,8 +139,10 @@ def _turns(units: UnitArray, readers: list[_Reader]) -> Scores:
     return np.array([errors[int(unit)] for unit in units])
 
 
-Places = dict[fx.Node, tuple[nn.Parameter, UnitArray, Tensor]]
-"""Layers with their weights, the units that they read and at which inputs."""
+Place = tuple[nn.Parameter, UnitArray, Tensor]
+"""A layer's weight, the units that it reads and at which inputs."""
+
+Places = dict[fx.Node, Place]
 
 
 def _places(network: fx.GraphModule, coupling: Coupling) -> Places:
@@ -154,21 +177,17 @@ def _columns(units: UnitArray, taps: int) -> tuple[UnitArray, Tensor]:
     return shown, columns.reshape(shown.size, -1)
 
 
-def _readers(evidence: Evidence, places: Places) -> Iterator[_Reader]:
-    sums = _moments(evidence, places)
-    slopes = _slopes(evidence, places) if evidence.examples().task.labelled else {}
-    for node, (parameter, units, columns) in places.items():
-        total = sums[node]
-        mean = total[-1:, :-1] / total[-1, -1]
-        second = total[:-1, :-1] / total[-1, -1] - mean.T @ mean
-        weight = parameter.detach().double().flatten(1)
+def _reader(place: Place, total: Tensor, scale: Tensor | None) -> _Reader:
+    parameter, units, columns = place
+    mean = total[-1:, :-1] / total[-1, -1]
+    second = total[:-1, :-1] / total[-1, -1] - mean.T @ mean
+    weight = parameter.detach().double().flatten(1)
+    size = second.diagonal().mean().clamp_min(1e-12)
+    inverse = torch.linalg.inv(second + RIDGE * size * torch.eye(len(second)))
+    if scale is None:
         variance = ((weight @ second) * weight).sum(1)
-        size = second.diagonal().mean().clamp_min(1e-12)
-        inverse = torch.linalg.inv(second + RIDGE * size * torch.eye(len(second)))
-        scale = slopes.get(node)
-        if scale is None:
-            scale = 1.0 / (variance + RIDGE * variance.mean() + 1e-30) / len(variance)
-        yield _Reader(weight.clone(), inverse, scale, units, columns)
+        scale = 1.0 / (variance + RIDGE * variance.mean() + 1e-30) / len(variance)
+    return _Reader(weight.clone(), inverse, scale, units, columns)
 
 
 def _moments(evidence: Evidence, places: Places) -> dict[fx.Node, Tensor]:
@@ -181,19 +200,23 @@ def _moments(evidence: Evidence, places: Places) -> dict[fx.Node, Tensor]:
             stepper, given = Stepper(network, at_least_single(inputs)), iter(inputs)
             for node in network.graph.nodes:
                 if node in places:
-                    rows = _rows(node, places[node][0], stepper.env[node.args[0]])
-                    enough = max(ROWS, 8 * rows.shape[1]) * len(inputs[0]) / number
-                    picked = torch.randperm(len(rows), generator=generator)[: math.ceil(enough)]
-                    chosen = torch.cat([rows[picked], rows.new_ones(len(picked), 1)], 1)
-                    own = (chosen.T @ chosen).double()
-                    sums[node] = sums[node] + own if node in sums else own
+                    weight = places[node][0]
+                    enough = max(ROWS, 8 * weight[0].numel()) * len(inputs[0]) / number
+                    for rows in _rows(node, weight, stepper.env[node.args[0]], enough, generator):
+                        chosen = torch.cat([rows, rows.new_ones(len(rows), 1)], 1)
+                        own = (chosen.T @ chosen).double()
+                        sums[node] = sums[node] + own if node in sums else own
                 stepper.run_one(node, given)
     return sums
 
 
 def _slopes(evidence: Evidence, places: Places) -> dict[fx.Node, Tensor]:
-    """Mean over examples of the squared gradient of the loss, summed over positions, (O,)."""
-    sums: dict[fx.Node, Tensor] = {}
+    """Mean over examples of the squared gradient of the loss, summed over positions, (O,). Zero
+    where the loss does not depend on a layer: one of an output that is not trained."""
+    sums = {
+        node: torch.zeros(weight.shape[0], dtype=torch.float64)
+        for node, (weight, _, _) in places.items()
+    }
     network, task = evidence.captured.network, evidence.examples().task
     examples = 0
     for inputs, targets in evidence.batches("what outputs count for", evidence.cuts(rest=True)):
@@ -201,14 +224,16 @@ def _slopes(evidence: Evidence, places: Places) -> dict[fx.Node, Tensor]:
             found, outputs = _outputs(network, tuple(map(tracked, inputs)), places)
             # Of the sum over the batch: every example's own gradient.
             loss = checked_loss(task, outputs, targets) * len(inputs[0])
+            if not found:
+                break
             gradients = torch.autograd.grad(loss, list(found.values()), allow_unused=True)
         examples += len(inputs[0])
         for node, gradient in zip(found, gradients, strict=True):
             if gradient is not None:
                 channels = -1 if operator_name(node) == "aten.linear" else 1
                 own = gradient.double().square().movedim(channels, 0).flatten(1).sum(1)
-                sums[node] = sums[node] + own if node in sums else own
-    return {node: own / examples for node, own in sums.items()}
+                sums[node] += own
+    return {node: own / max(examples, 1) for node, own in sums.items()}
 
 
 def _outputs(
@@ -227,10 +252,23 @@ def _outputs(
     return found, result if isinstance(result, tuple) else (result,)
 
 
-def _rows(node: fx.Node, weight: nn.Parameter, source: Tensor) -> Tensor:
-    """What the layer reads at each position, (positions, U)."""
+def _rows(
+    node: fx.Node,
+    weight: nn.Parameter,
+    source: Tensor,
+    enough: float,
+    generator: torch.Generator,
+) -> Iterator[Tensor]:
+    """What the layer reads at about `enough` of its positions, (positions, U), in portions: all
+    patches of a batch of large images together may not fit the memory."""
     if operator_name(node) == "aten.linear":
-        return source.reshape(-1, source.shape[-1])
+        rows = source.reshape(-1, source.shape[-1])
+        yield rows[torch.randperm(len(rows), generator=generator)[: math.ceil(enough)]]
+        return
     source = source.unsqueeze(2) if source.dim() == 3 else source
-    patches = input_patches(node, tuple(weight.shape), source)
-    return patches.transpose(1, 2).reshape(-1, patches.shape[1])
+    each = source[0].numel() * math.prod(weight.shape[2:])
+    for part in torch.split(source, max(1, LARGEST_PATCHES // each)):
+        patches = input_patches(node, weight.shape, part)
+        rows = patches.transpose(1, 2).reshape(-1, patches.shape[1])
+        picked = torch.randperm(len(rows), generator=generator)
+        yield rows[picked[: math.ceil(enough * len(part) / len(source))]]

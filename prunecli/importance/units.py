@@ -170,9 +170,12 @@ def _reconstruction(evidence: Evidence, flow: Flow, coupling: Coupling) -> Score
     restore best. So l2 says how many of a group go, and `restorable` which.
 
     The errors themselves compare groups badly: on ResNet-20 at half the MACs, without training,
-    79-81% by them alone, 81.9% like this.
+    79-81% by them alone, 82.3% like this. A group that no layer tells anything of keeps the order
+    of l2.
     """
     errors, norms = errors_without(evidence, coupling), _l2(evidence, flow, coupling)
+    if np.isinf(errors).all():
+        return errors
     for group in coupling.groups:
         if np.isfinite(errors[group.units]).all():
             order = np.argsort(errors[group.units], kind="stable")
@@ -208,6 +211,7 @@ _VALUES = "values that something reads"
 MISSING: Mapping[Criterion, str] = {
     Criterion.BN_SCALE: "the scales of normalisations",
     Criterion.FPGM: "filters of layers",
+    Criterion.RECONSTRUCTION: "what linear layers and convolutions read",
     **dict.fromkeys(NEURONS, _VALUES),
 }
 """What a criterion looks at that a group may lack."""

@@ -151,9 +151,11 @@ def _affine(norm: fx.Node | None, network: Stepper, output: Tensor) -> tuple[Ten
 
 
 def _is_norm_of(after: fx.Node, node: fx.Node) -> bool:
-    """Whether it is a batch norm, over the axis of the layer's outputs."""
-    in_place = operator_name(node) != "aten.linear" or len(node.meta["val"].shape) == 2
-    return operator_name(after) == "aten.batch_norm" and in_place
+    """Whether it is a batch norm with statistics of its own, over the axis of the layer's
+    outputs."""
+    if operator_name(after) != "aten.batch_norm" or argument(after, "running_mean") is None:
+        return False
+    return operator_name(node) != "aten.linear" or len(node.meta["val"].shape) == 2
 
 
 def _next(node: fx.Node) -> tuple[fx.Node, fx.Node | None]:

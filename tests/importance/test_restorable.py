@@ -1,5 +1,7 @@
 """What the rest cannot restore, against least squares over all that is gone at once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +10,19 @@ from importance_cases import NAMES, Case, make
 from torch import Tensor, nn
 
 from prunecli.choices import Criterion, Strategy
+from prunecli.errors import ConfigError, TrainingError
+from prunecli.graph.capture import capture
+from prunecli.graph.coupling import Coupling, couple
+from prunecli.graph.inputs import positional
+from prunecli.graph.walk import walk
 from prunecli.importance import restorable
+from prunecli.importance.calibration import Calibration
 from prunecli.importance.evidence import Evidence
 from prunecli.importance.restorable import errors_without
 from prunecli.importance.units import score_units
 from prunecli.progress import SilentReporter
 from prunecli.removal import mixture
-from prunecli.tasks import REGRESSION
+from prunecli.tasks import CLASSIFICATION, REGRESSION
 
 READERS = {
     "conv": {"a": ["b"], "g": ["fc"]},
@@ -136,3 +144,89 @@ def test_units_that_no_layer_tells_anything_of_keep_their_norms(
     first, second = (group.units for group in case.coupling.groups)
     assert np.isinf(errors[first]).all()
     assert np.isfinite(errors[second]).all()
+
+
+class Joined(nn.Module):
+    """One layer reads two groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 5, 1)
+        self.c, self.d = nn.Conv2d(9, 6, 3, padding=1), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.d(F.relu(self.c(torch.cat([self.a(x), self.b(x)], 1))).mean((2, 3)))
+
+
+def judged(module: nn.Module) -> tuple[Evidence, Coupling]:
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(40, 3, 6, 6), torch.randint(0, 3, (40,))
+    captured = capture(module.eval(), positional((inputs[:2],)))
+    calibration = Calibration((inputs,), (targets,), CLASSIFICATION)
+    return Evidence(captured, calibration, 0, SilentReporter()), couple(walk(captured))
+
+
+def test_groups_that_one_layer_reads_are_judged_each_by_itself() -> None:
+    torch.manual_seed(1)
+    own, coupling = judged(Joined())
+    forwards = errors_without(own, coupling)
+    backwards = errors_without(own, replace(coupling, groups=coupling.groups[::-1]))
+    assert len(coupling.groups) == 3
+    np.testing.assert_array_equal(forwards, backwards)
+
+
+class TwoHeads(nn.Module):
+    """The second output is not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 4, 3), nn.Linear(4, 3), nn.Linear(4, 7)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = F.relu(self.a(x)).mean((2, 3))
+        return self.b(x), 100 * self.c(x)
+
+
+def test_an_output_that_is_not_trained_counts_for_nothing() -> None:
+    torch.manual_seed(1)
+    module = TwoHeads()
+    before = errors_without(*judged(module))
+    with torch.no_grad():
+        module.c.weight.copy_(module.c.weight.flip(1) * 5)
+    np.testing.assert_array_equal(before, errors_without(*judged(module)))
+
+
+def test_what_is_not_finite_has_no_order() -> None:
+    torch.manual_seed(1)
+    own, coupling = judged(Joined())
+    bad = replace(own.calibration, inputs=(own.calibration.inputs[0] * 1e38,))
+    with pytest.raises(TrainingError, match=r"calibration: .* must be finite"):
+        errors_without(replace(own, calibration=bad), coupling)
+
+
+class Same(nn.Module):
+    """Padding in words is not looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 3, 3, padding="same")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x)).mean((2, 3))
+
+
+def test_a_network_that_no_layer_tells_anything_of_is_refused() -> None:
+    own, coupling = judged(Same())
+    assert np.isinf(errors_without(own, coupling)).all()
+    with pytest.raises(ConfigError, match="--criterion: reconstruction judges what linear"):
+        score_units(
+            own.captured, walk(own.captured), coupling, Strategy.STRUCTURED,
+            mixture(Criterion.RECONSTRUCTION), own.calibration, 0, SilentReporter(),
+        )  # fmt: skip
+
+
+def test_large_images_go_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, coupling = judged(Joined())
+    whole = errors_without(own, coupling)
+    monkeypatch.setattr(restorable, "LARGEST_PATCHES", 1)
+    np.testing.assert_allclose(errors_without(own, coupling), whole, rtol=1e-4)

@@ -146,3 +146,12 @@ def test_each_of_the_two_brings_outputs_closer(
     whole = apart()
     monkeypatch.setattr("prunecli.recovery.solvable.following", less)
     assert whole < apart()
+
+
+def test_a_norm_without_statistics_is_no_fixed_slope() -> None:
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6, track_running_stats=False)
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), conv, norm, nn.ReLU(), nn.Conv2d(6, 2, 3)).eval()
+    captured = capture(net, example_inputs((2, 3, 8, 8)))
+    nodes = [node for node in captured.network.graph.nodes if operator_name(node) == "aten.conv2d"]
+    assert following(nodes[1]) == Following()
