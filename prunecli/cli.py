@@ -8,7 +8,7 @@ import contextlib
 import shlex
 import sys
 from dataclasses import fields
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -34,12 +34,14 @@ from prunecli.endings import errors_as_lines, interruptible
 from prunecli.options import given, removing, running
 from prunecli.parsing import parse_margin
 from prunecli.progress import MuteReporter, make_reporter
-from prunecli.sources import read_data, read_model
+from prunecli.sources import DataFlags, read_data, read_model
 from prunecli.tuning import TrainConfig
 from prunecli.wishes import RemovalFlags, read_removal
 
 FELL_SHORT = 1
 """Exit code of a run whose files were written but miss what was asked for."""
+
+Flags = TypeVar("Flags", DataFlags, RemovalFlags)
 
 app = typer.Typer(
     help="Prune a trained network, fine-tune it, and ship a smaller, faster, verified ONNX file.",
@@ -82,6 +84,10 @@ def prune(
     image_size: given.ImageSize = None,
     max_samples: given.MaxSamples = None,
     task: given.TaskOption = None,
+    target_column: given.TargetColumn = None,
+    input_column: given.InputColumn = None,
+    max_length: given.MaxLength = None,
+    processor: given.ProcessorOption = None,
     strategy: removing.StrategyOption = None,
     target_macs: removing.TargetMacs = None,
     target_params: removing.TargetParams = None,
@@ -166,8 +172,8 @@ def prune(
     config = RunConfig(
         model=read_model(checkpoint, model, model_arg, input_shape, inputs, allow_pickle),
         output=output,
-        removal=read_removal(_flags(context)),
-        data=read_data(data, mean, std, image_size, max_samples, seed, task),
+        removal=read_removal(_flags(context, RemovalFlags)),
+        data=read_data(_flags(context, DataFlags)),
         recover=recover,
         train=TrainConfig(
             epochs,
@@ -313,12 +319,12 @@ def _command() -> str:
     return shlex.join(["prunecli", *sys.argv[1:]])
 
 
-def _flags(context: typer.Context) -> RemovalFlags:
-    """The flags about what goes, as they were given."""
-    asked = {item.name: context.params[item.name] for item in fields(RemovalFlags)}
+def _flags(context: typer.Context, kind: type[Flags]) -> Flags:
+    """The flags of a record, as they were given."""
+    asked = {item.name: context.params[item.name] for item in fields(kind)}
     frozen: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in asked.items()
         if value is not None
     }
-    return RemovalFlags(**frozen)
+    return kind(**frozen)

@@ -144,12 +144,16 @@ class DataConfig:
     """Where examples come from and how they are prepared.
 
     Attributes:
-        path: folder of images, parquet file or folder, `.npz`/`.npy`, or CSV.
+        path: a file or folder; see `data` for what is understood.
         mean, std: per channel (or one for all), applied after scaling images to 0-1.
         image_size: images are resized to this many pixels, height and width.
         max_samples: at most so many examples of each split are read.
         seed: for every split made here.
         task: what the targets are; `None`: what they look like.
+        target_columns, input_columns: columns of a table; found by name and type when left out.
+        max_length: tokens of texts, or samples of sounds, that are kept; `None`: the longest's.
+        processor: folder with the network's tokenizer or feature extractor, where it does not lie
+            beside the network.
     """
 
     path: Path
@@ -159,9 +163,28 @@ class DataConfig:
     max_samples: int | None = None
     seed: int = 0
     task: TaskConfig | None = None
+    target_columns: tuple[str, ...] = ()
+    input_columns: tuple[str, ...] = ()
+    max_length: int | None = None
+    processor: Path | None = None
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        if self.max_length is not None and self.max_length < 4:
+            raise ConfigError(
+                f"--max-length: at least 4 is needed, got {self.max_length}", "e.g. --max-length 64"
+            )
+        for name in self.input_columns:
+            if name in self.target_columns:
+                raise ConfigError(
+                    f"--input-column: must differ from --target-column, got {name!r} in both",
+                    "a column is either what the network sees or what it is to say",
+                )
+        if self.target_columns and self.task is not None and not self.task.labelled:
+            raise ConfigError(
+                f"--target-column: has no effect with --task {self.task.in_words()}",
+                "leave --target-column out",
+            )
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,21 @@ def parse_floats(flag: str, text: str) -> tuple[float, ...]:
     return tuple(value for value in values if value is not None)
 
 
+def parse_names(flag: str, text: str) -> tuple[str, ...]:
+    """Read `a,b,c`.
+
+    Raises:
+        ConfigError: an empty name, or one that is given twice.
+    """
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise ConfigError(
+            f"{flag}: different names separated by commas are needed, got {text!r}",
+            f"e.g. {flag} a,b",
+        )
+    return names
+
+
 def parse_shape(text: str) -> tuple[int, ...]:
     """Read `--input-shape 1,3,32,32`; the first number is the batch.
 

@@ -3,7 +3,10 @@
 Stage: wishes. In: the texts of flags. Out: records. Opens no file.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 from prunecli.config import DataConfig, ModelConfig
 from prunecli.errors import ConfigError
@@ -11,9 +14,29 @@ from prunecli.parsing import (
     parse_floats,
     parse_inputs,
     parse_model_args,
+    parse_names,
     parse_shape,
     parse_task,
 )
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class DataFlags:
+    """Flags as they were given; `None` where they were not."""
+
+    data: Path | None = None
+    mean: str | None = None
+    std: str | None = None
+    image_size: int | None = None
+    max_samples: int | None = None
+    task: str | None = None
+    target_column: str | None = None
+    input_column: str | None = None
+    max_length: int | None = None
+    processor: Path | None = None
+    seed: int = 0
 
 
 def read_model(
@@ -39,38 +62,32 @@ def read_model(
     )
 
 
-def read_data(
-    path: Path | None,
-    mean: str | None,
-    std: str | None,
-    image_size: int | None,
-    max_samples: int | None,
-    seed: int,
-    task: str | None,
-) -> DataConfig | None:
-    """Where examples come from, if there are any.
+def read_data(flags: DataFlags) -> DataConfig | None:
+    """What the flags say about data.
 
     Raises:
-        ConfigError: a flag that is not understood, or one about data in a run without.
+        ConfigError: a flag is not understood, or says something about data that there are not.
     """
-    if path is None:
-        given = {
-            "--mean": mean,
-            "--std": std,
-            "--image-size": image_size,
-            "--max-samples": max_samples,
-            "--task": task,
-        }
-        used = [flag for flag, value in given.items() if value is not None]
-        if used:
-            raise ConfigError(f"{used[0]}: needs --data", "give --data PATH, or drop the flag")
+    if flags.data is None:
+        for item in fields(flags):
+            if item.name != "seed" and getattr(flags, item.name) is not None:
+                flag = f"--{item.name.replace('_', '-')}"
+                raise ConfigError(f"{flag}: needs --data", "give --data PATH, or drop the flag")
         return None
     return DataConfig(
-        path,
-        parse_floats("--mean", mean) if mean is not None else None,
-        parse_floats("--std", std) if std is not None else None,
-        image_size,
-        max_samples,
-        seed,
-        parse_task(task) if task is not None else None,
+        flags.data,
+        _read(flags.mean, lambda text: parse_floats("--mean", text)),
+        _read(flags.std, lambda text: parse_floats("--std", text)),
+        flags.image_size,
+        flags.max_samples,
+        flags.seed,
+        _read(flags.task, parse_task),
+        _read(flags.target_column, lambda text: parse_names("--target-column", text)) or (),
+        _read(flags.input_column, lambda text: parse_names("--input-column", text)) or (),
+        flags.max_length,
+        flags.processor,
     )
+
+
+def _read(text: str | None, read: Callable[[str], Value]) -> Value | None:
+    return None if text is None else read(text)

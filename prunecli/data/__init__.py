@@ -7,5 +7,6 @@ trains, never downloads.
 from prunecli.data.batching import batches
 from prunecli.data.opening import open_data
 from prunecli.data.records import DataSet, Preprocess, Split
+from prunecli.data.wanted import Processor
 
-__all__ = ["DataSet", "Preprocess", "Split", "batches", "open_data"]
+__all__ = ["DataSet", "Preprocess", "Processor", "Split", "batches", "open_data"]

@@ -1,11 +1,11 @@
-"""CSV files for tabular data.
+"""CSV files: rows of numbers, or of texts.
 
 Stage: data. In: a file, or files named after splits. Out: a source, through `tables`. Never
 skips a row, never fills one in.
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,38 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
+from prunecli.data.columns import NamedTable
 from prunecli.data.source import Role, Source, by_role, judged_by, listed
-from prunecli.data.tables import NamedTable, from_tables
+from prunecli.data.tables import from_tables
+from prunecli.data.wanted import Wanted
 from prunecli.errors import DataError
 
 
-def read_csv(path: Path, files: Sequence[Path]) -> Source:
+def read_csv(path: Path, files: Sequence[Path], wanted: Wanted) -> Source:
     """Read one CSV file for each split.
 
     Raises:
         DataError: a file is empty or ragged, a value is missing or is not a number, or there are
             several files and none is named after a split.
+    """
+    return read_rows(path, files, wanted, "CSV", _read_file)
+
+
+def read_rows(
+    path: Path,
+    files: Sequence[Path],
+    wanted: Wanted,
+    kind: str,
+    read: Callable[[Path], Any],
+) -> Source:
+    """Read one file for each split.
+
+    Args:
+        kind: the format, for messages.
+        read: reads one file as an Arrow table.
+
+    Raises:
+        DataError: as `read_csv`.
     """
     roles, rest = by_role(files, path)
     tables: dict[Role, NamedTable] = {}
@@ -31,13 +52,14 @@ def read_csv(path: Path, files: Sequence[Path]) -> Source:
         if role not in judged_by(roles):
             continue
         if len(roles[role]) > 1:
+            end = roles[role][0].suffix
             raise DataError(
-                f"data {path}: one CSV file for each split is needed, "
+                f"data {path}: one {kind} file for each split is needed, "
                 f"got {listed(file.name for file in roles[role])}",
-                "name them train.csv, validation.csv and test.csv, or give one with --data",
+                f"name them train{end}, validation{end} and test{end}, or give one with --data",
             )
-        tables[role] = NamedTable(roles[role][0].name, _read_file(roles[role][0]))
-    source = from_tables(tables)
+        tables[role] = NamedTable(roles[role][0].name, read(roles[role][0]))
+    source = from_tables(tables, wanted)
     unused = [f"not named after a split and not used: {listed(f.name for f in rest)}"]
     return replace(source, notes=(*source.notes, *(unused if rest else [])))
 
@@ -51,7 +73,9 @@ def _read_file(path: Path) -> Any:
         ragged.append((row.number, row.expected_columns, row.actual_columns))
         return "skip"
 
-    parse = pa.csv.ParseOptions(delimiter=separator, invalid_row_handler=note_ragged)
+    parse = pa.csv.ParseOptions(
+        delimiter=separator, invalid_row_handler=note_ragged, newlines_in_values=True
+    )
     # One thread, because only then are row numbers known.
     read = pa.csv.ReadOptions(
         use_threads=False, column_names=header, skip_rows=1 if has_header else 0

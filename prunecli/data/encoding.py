@@ -72,7 +72,9 @@ def _places(axes: int, what: str) -> Callable[[Arrays], Targets]:
             array = named.array
             if array.dtype.kind not in "iub" or array.ndim != axes + 1:
                 raise _unfit(targets, what, f"integers with {axes} axes for each example")
-            values[role] = array.astype(np.int64)
+            # Masks may be large: bytes stay bytes.
+            small = axes == 2 and array.dtype == np.uint8
+            values[role] = array if small else array.astype(np.int64)
             _check_places(named.where, values[role])
         without = (IGNORED, UNMARKED) if axes == 2 else (IGNORED,)
         classes = numbered_classes(array[~np.isin(array, without)] for array in values.values())

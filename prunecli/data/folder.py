@@ -1,11 +1,13 @@
-"""A folder of images, one sub-folder for each class, with or without a level of splits above.
+"""A folder of images or sounds, one sub-folder for each class, with or without a level of splits
+above.
 
-Stage: data. In: a folder. Out: a source whose images are paths, still unread. Never opens an
-image, never decides who gets which.
+Stage: data. In: a folder. Out: a source whose files are paths, still unread. Never opens one of
+them, never decides who gets which.
 """
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,48 +22,86 @@ from prunecli.data.source import (
     Source,
     counted,
     folder_role,
+    in_order,
     judged_by,
     listed,
 )
+from prunecli.data.wanted import Wanted, refuse_idle
 from prunecli.errors import DataError
 from prunecli.tasks import Labels
 
-SUFFIXES = frozenset(
-    f".{name}"
-    for names in (
-        ("jpg", "jpeg", "jpe", "jfif", "jp2", "png", "bmp", "dib", "gif", "webp", "avif"),
-        ("tif", "tiff", "ppm", "pgm", "pbm", "pnm", "ico", "tga"),
-    )
-    for name in names
+_HINT = "one sub-folder for each class is needed, named after it, with its {}s inside"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Files that belong together.
+
+    Attributes:
+        suffixes: how their names end; others that lie among them are left out.
+    """
+
+    noun: str
+    suffixes: frozenset[str]
+
+    def is_one(self, name: str) -> bool:
+        """Whether a file is called like one."""
+        return not _is_hidden(name) and os.path.splitext(name)[1].lower() in self.suffixes
+
+    @property
+    def article(self) -> str:
+        """`an image`, `a sound`."""
+        return f"{'an' if self.noun[0] in 'aeiou' else 'a'} {self.noun}"
+
+    @property
+    def hint(self) -> str:
+        """How classes are laid out."""
+        return _HINT.format(self.noun)
+
+
+IMAGES = Kind(
+    "image",
+    frozenset(
+        f".{name}"
+        for names in (
+            ("jpg", "jpeg", "jpe", "jfif", "jp2", "png", "bmp", "dib", "gif", "webp", "avif"),
+            ("tif", "tiff", "ppm", "pgm", "pbm", "pnm", "ico", "tga"),
+        )
+        for name in names
+    ),
 )
-"""Files taken for images; others that lie among them are left out."""
-
-_HINT = "one sub-folder for each class is needed, named after it, with its images inside"
+SOUNDS = Kind("sound", frozenset((".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")))
 
 
-def holds_images(root: Path) -> bool:
-    """Whether a file below `root` is named like an image."""
-    return any(_is_image(name) for _, _, names in os.walk(root, followlinks=True) for name in names)
+def holds(root: Path, kind: Kind) -> bool:
+    """Whether a file below `root` is called like one of this kind."""
+    walk = os.walk(root, followlinks=True)
+    return any(kind.is_one(name) for _, _, names in walk for name in names)
 
 
-def read_folder(root: Path) -> Source:
-    """Find the splits, the classes and the images.
+def read_folder(root: Path, wanted: Wanted, kind: Kind = IMAGES) -> Source:
+    """Find the splits, the classes and the files.
 
-    Classes are ordered by name, or by number if all names are numbers.
+    Classes are in the network's order where it knows their names; else ordered by name, or by
+    number if all names are numbers. Where no labels are needed, every file below counts.
 
     Raises:
         DataError: no class folders, fewer than two of them, or splits that disagree on them.
     """
+    refuse_idle(wanted.config, "a folder of files", "--target-column", "--input-column")
     folders = judged_folders(root)
     notes: list[str] = []
+    if not wanted.labelled:
+        parts = {role: _all_of(root, folder, kind) for role, folder in folders.items()}
+        return Source(parts, (), ())
     learn = Role.TRAIN if Role.TRAIN in folders else next(iter(folders))
-    classes = _classes_in(folders[learn])
-    parts: dict[Role, Part] = {}
+    classes = in_order(_classes_in(folders[learn], kind), wanted.classes)
+    parts = {}
     for role, folder in folders.items():
         if role is Role.TEST and role is not learn and not _sub_folders(folder):
             notes.append(f"{folder.name}/ has no class sub-folders and is not used")
             continue
-        parts[role] = _read_part(root, folder, classes, notes)
+        parts[role] = _read_part(root, folder, classes, notes, kind)
     notes.insert(0, f"{counted(len(classes), 'class')}, named by their folders: {listed(classes)}")
     return Source(parts, (Labels(TaskName.CLASSIFICATION, classes),), tuple(notes))
 
@@ -77,19 +117,24 @@ def judged_folders(root: Path) -> dict[Role, Path]:
     return {role: roles[role] for role in Role if role in wanted}
 
 
-def _classes_in(folder: Path) -> tuple[str, ...]:
+def _classes_in(folder: Path, kind: Kind) -> tuple[str, ...]:
     names = [sub.name for sub in _sub_folders(folder)]
     if not names:
-        raise DataError(f"data {folder}: images must lie in class sub-folders, got none", _HINT)
+        raise DataError(
+            f"data {folder}: {kind.noun}s must lie in class sub-folders, got none",
+            f"{kind.hint}; --task match needs no classes",
+        )
     if len(names) < 2:
         inner = [sub.name for sub in _sub_folders(folder / names[0])]
-        hint = f"if the classes lie inside, use --data {folder / names[0]}" if inner else _HINT
+        hint = f"if the classes lie inside, use --data {folder / names[0]}" if inner else kind.hint
         raise DataError(f"data {folder}: at least 2 classes are needed, got 1 ({names[0]})", hint)
     return tuple(names)
 
 
-def _read_part(root: Path, folder: Path, classes: tuple[str, ...], notes: list[str]) -> Part:
-    shown = str(folder) if folder == root else f"{root.name}/{folder.name}"
+def _read_part(
+    root: Path, folder: Path, classes: tuple[str, ...], notes: list[str], kind: Kind
+) -> Part:
+    shown = _shown(root, folder)
     extra = [sub.name for sub in _sub_folders(folder) if sub.name not in classes]
     if extra:
         raise DataError(
@@ -101,22 +146,36 @@ def _read_part(root: Path, folder: Path, classes: tuple[str, ...], notes: list[s
     others = 0
     empty: list[str] = []
     for label, name in enumerate(classes):
-        found, ignored = _files_below(folder / name)
+        found, ignored = files_below(folder / name, kind)
         paths += found
         labels += [label] * len(found)
         others += ignored
         empty += [] if found else [name]
     if not paths:
-        raise DataError(f"data {folder}: images are needed, got none in its sub-folders", _HINT)
+        raise DataError(
+            f"data {folder}: {kind.noun}s are needed, got none in its sub-folders", kind.hint
+        )
     if empty:
-        notes.append(f"{shown}: no images of class {listed(empty)}")
+        notes.append(f"{shown}: no {kind.noun}s of class {listed(empty)}")
     if others:
-        notes.append(f"{shown}: {counted(others, 'file')} not named like an image left out")
-    images = Blobs(_Reader(root, tuple(paths)))
-    return Part(shown, (np.array(labels, dtype=np.int64),), (images,), len(labels))
+        notes.append(f"{shown}: {counted(others, 'file')} not named like {kind.article} left out")
+    files = Blobs(PathReader(root, tuple(paths)))
+    return Part(shown, (np.array(labels, dtype=np.int64),), (files,), len(labels))
 
 
-class _Reader:
+def _all_of(root: Path, folder: Path, kind: Kind) -> Part:
+    """All files below a folder, without labels."""
+    paths, _ = files_below(folder, kind)
+    if not paths:
+        raise DataError(f"data {folder}: {kind.noun}s are needed, got none", "check --data")
+    return Part(_shown(root, folder), (), (Blobs(PathReader(root, tuple(paths))),), len(paths))
+
+
+def _shown(root: Path, folder: Path) -> str:
+    return str(folder) if folder == root else f"{root.name}/{folder.name}"
+
+
+class PathReader:
     """Yields paths; a class only to hold the list."""
 
     def __init__(self, root: Path, paths: tuple[Path, ...]) -> None:
@@ -128,18 +187,18 @@ class _Reader:
             yield Blob(row, str(path.relative_to(self.root)), path)
 
 
-def _files_below(folder: Path) -> tuple[list[Path], int]:
-    """Images below a folder, sorted, and how many other visible files lie there."""
-    images: list[Path] = []
+def files_below(folder: Path, kind: Kind) -> tuple[list[Path], int]:
+    """Files of a kind below a folder, sorted, and how many other visible ones lie there."""
+    found: list[Path] = []
     others = 0
     for place, subs, names in os.walk(folder, followlinks=True):
         subs[:] = sorted(sub for sub in subs if not _is_hidden(sub))
         for name in sorted(names):
-            if _is_image(name):
-                images.append(Path(place, name))
+            if kind.is_one(name):
+                found.append(Path(place, name))
             elif not _is_hidden(name):
                 others += 1
-    return images, others
+    return found, others
 
 
 def _sub_folders(folder: Path) -> list[Path]:
@@ -154,7 +213,3 @@ def _sub_folders(folder: Path) -> list[Path]:
 
 def _is_hidden(name: str) -> bool:
     return name.startswith((".", "__"))
-
-
-def _is_image(name: str) -> bool:
-    return not _is_hidden(name) and os.path.splitext(name)[1].lower() in SUFFIXES

@@ -12,21 +12,26 @@ import torch
 
 from prunecli.choices import TaskName
 from prunecli.config import DataConfig, TaskConfig
-from prunecli.data.folder import holds_images, read_folder
+from prunecli.data.audio import heard
+from prunecli.data.folder import IMAGES, SOUNDS, holds, read_folder
 from prunecli.data.gathering import preprocess_for, read_part
 from prunecli.data.records import DataSet, Preprocess, Split
+from prunecli.data.segmentation import mask_folders, read_pairs
 from prunecli.data.source import AnyArray, Part, Role, Rows, Source, folder_role, listed
 from prunecli.data.splits import Plan, plan_splits
+from prunecli.data.wanted import Processor, Wanted, refuse_idle
 from prunecli.errors import DataError
 from prunecli.progress import Reporter
 from prunecli.tasks import make_task
 
 _PARQUET = frozenset({".parquet", ".pq"})
 _ARRAYS = frozenset({".npz", ".npy"})
-_TEXT = frozenset({".csv", ".tsv"})
+_TABLES = frozenset({".csv", ".tsv"})
+_JSON = frozenset({".jsonl", ".ndjson", ".json"})
+_PLAIN = frozenset({".txt"})
 _ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
 
-_FORMATS = "a folder of images, parquet, .npz or .npy, or CSV is needed"
+_FORMATS = "a folder of images or sounds, parquet, .npz or .npy, JSON lines, text, or CSV is needed"
 
 
 def open_data(
@@ -35,6 +40,7 @@ def open_data(
     sample_shape: tuple[int, ...] | None,
     reporter: Reporter,
     inputs: tuple[str, ...] = (),
+    processor: Processor | None = None,
 ) -> DataSet:
     """Read the data set into memory, or into a mapped temporary file if it is large.
 
@@ -42,6 +48,7 @@ def open_data(
         sample_shape: shape of one example without the batch, e.g. `(3, 32, 32)`, where the model
             has one input and it or the user says it; otherwise the data's own is taken.
         inputs: names of the network's inputs, where they are known.
+        processor: where the network's tokenizer or feature extractor lies, where it has one.
 
     Raises:
         DataError: there is no usable data, or it does not fit `sample_shape` or the task.
@@ -50,7 +57,8 @@ def open_data(
         raise DataError(
             f"--image-size: must be at least 1, got {config.image_size}", "e.g. --image-size 224"
         )
-    source = _for_task(_read_source(config, sample_shape, inputs), config.task)
+    wanted = Wanted(config, sample_shape, inputs, processor)
+    source = _for_task(_read_source(wanted), config.task)
     _check_classes(source)
     plan = plan_splits(source, config)
     learn, judge = source.parts[plan.learn], source.parts[plan.judge]
@@ -103,33 +111,53 @@ def _for_task(source: Source, task: TaskConfig | None) -> Source:
     return source
 
 
-def _read_source(
-    config: DataConfig, sample_shape: tuple[int, ...] | None, inputs: tuple[str, ...]
-) -> Source:
+def _read_source(wanted: Wanted) -> Source:
     """Call the reader for what the path holds.
 
     The readers are imported here, not above: `datasets` and Arrow take long to import, and most
     runs need neither or one of them.
     """
-    path = config.path
+    path = wanted.config.path
     if not path.exists():
         raise DataError(f"data {path}: no such file or folder", "check the path given to --data")
-    parquet, arrays, text = (_files(path, kind) for kind in (_PARQUET, _ARRAYS, _TEXT))
-    if parquet:
+    if parquet := _files(path, _PARQUET):
         from prunecli.data.parquet import read_parquet
 
-        return read_parquet(path, parquet)
-    if arrays:
+        return read_parquet(path, parquet, wanted)
+    if arrays := _files(path, _ARRAYS):
         from prunecli.data.arrays import read_arrays
 
-        return read_arrays(path, arrays, sample_shape, config.task, inputs)
-    if path.is_dir() and holds_images(path):
-        return read_folder(path)
-    if text:
+        flags = ("--target-column", "--input-column", "--max-length", "--processor")
+        refuse_idle(wanted.config, "arrays, which have names", *flags)
+        return read_arrays(path, arrays, wanted.sample_shape, wanted.task, wanted.inputs)
+    if path.is_dir() and (found := _read_files(path, wanted)) is not None:
+        return found
+    if tables := _files(path, _TABLES):
         from prunecli.data.csvfiles import read_csv
 
-        return read_csv(path, text)
+        return read_csv(path, tables, wanted)
+    if lines := _files(path, _JSON):
+        from prunecli.data.jsonlines import read_json
+
+        return read_json(path, lines, wanted)
+    if texts := _files(path, _PLAIN):
+        from prunecli.data.textfiles import read_texts
+
+        return read_texts(path, texts, wanted)
     raise _nothing_readable(path)
+
+
+def _read_files(path: Path, wanted: Wanted) -> Source | None:
+    """Images or sounds in a folder; `None` where it holds neither."""
+    if holds(path, IMAGES):
+        pairs = mask_folders(path)
+        if pairs:
+            return read_pairs(path, pairs, wanted)
+        refuse_idle(wanted.config, "images", "--max-length", "--processor")
+        return read_folder(path, wanted)
+    if holds(path, SOUNDS):
+        return heard(read_folder(path, wanted, SOUNDS), wanted)
+    return None
 
 
 def _files(path: Path, suffixes: frozenset[str]) -> list[Path]:

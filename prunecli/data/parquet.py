@@ -1,131 +1,223 @@
-"""Parquet files in the Hugging Face layout: images with labels, or a table of numbers.
+"""Parquet files in the Hugging Face layout: images or sounds with targets, images with masks, or a
+table of numbers or texts.
 
-Stage: data. In: files of one or more splits. Out: a source whose images are read row group by row
-group when they are asked for. Column types come from the `datasets` schema in the files where
-there is one. Never downloads, never writes a cache: files are read where they lie.
+Stage: data. In: files of one or more splits. Out: a source whose images and sounds are read when
+they are asked for. Column types come from the `datasets` schema in the files where there is one.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets import ClassLabel, Features
+from datasets import Audio, ClassLabel, Features
 
-from prunecli.data.source import (
-    TARGET_NAMES,
-    Blob,
-    Blobs,
-    Role,
-    Rows,
-    Source,
-    by_role,
-    judged_by,
-    listed,
-    single,
-)
-from prunecli.data.tables import NamedTable, encode_targets, from_tables
+from prunecli.choices import TaskName
+from prunecli.data.audio import heard
+from prunecli.data.columns import NamedTable
+from prunecli.data.encoding import encode_for
+from prunecli.data.masks import Pairs, part_of, read_masks
+from prunecli.data.shards import ShardReader, open_shard, read_columns
+from prunecli.data.source import Blobs, Part, Role, Source, by_role, judged_by, listed
+from prunecli.data.tables import from_tables, with_targets
+from prunecli.data.targets import aims, by_name, encode_aims
+from prunecli.data.wanted import Wanted, refuse_idle
 from prunecli.errors import DataError
 
-BATCH = 256
-"""Encoded images held at a time."""
-
 _IMAGE_NAMES = ("image", "img", "images", "picture", "pixel_values")
-
-# What Arrow raises on damaged files; names in them may be no text.
-_DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
+_AUDIO_NAMES = ("audio", "sound", "speech", "wav", "waveform")
+_MASK_NAMES = ("mask", "masks", "label", "labels", "annotation", "annotations", "segmentation_mask")
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """The columns that count."""
+    """The columns that count.
+
+    Attributes:
+        label: the likely one of a single target.
+        plain: columns that hold neither images nor sounds.
+    """
 
     image: str | None
+    audio: str | None
+    mask: str | None
     label: str | None
+    plain: tuple[str, ...]
     class_names: Mapping[str, tuple[str, ...]]
 
 
-def read_parquet(path: Path, files: Sequence[Path]) -> Source:
-    """Sort files into splits and find the image and the label column by their types.
+def read_parquet(path: Path, files: Sequence[Path], wanted: Wanted) -> Source:
+    """Sort files into splits and find the columns by their types and names.
 
     Raises:
         DataError: a file is damaged, files differ in their columns, or there is no label.
     """
     roles, rest = by_role(files, path)
-    wanted = judged_by(roles)
-    shards = {role: roles[role] for role in Role if role in wanted}
+    present = judged_by(roles)
+    shards = {role: roles[role] for role in Role if role in present}
     learn = Role.TRAIN if Role.TRAIN in shards else next(iter(shards))
     first = shards[learn][0]
-    columns = _find_columns(first.name, _open(first).schema_arrow)
-    if columns.image is None:
-        source = _table_source(path, shards, columns)
+    columns = _find_columns(first.name, open_shard(first).schema_arrow, wanted)
+    if columns.image is not None and columns.mask is not None:
+        source = _mask_source(path, shards, columns.image, columns.mask, wanted)
+    elif columns.image is not None:
+        refuse_idle(wanted.config, "images", "--max-length", "--processor")
+        source = _media_source(path, shards, columns.image, columns, wanted)
+        source = replace(source, notes=(f"images: column {columns.image!r}", *source.notes))
+    elif columns.audio is not None:
+        source = heard(_media_source(path, shards, columns.audio, columns, wanted), wanted)
     else:
-        source = _image_source(path, shards, columns.image, _label_of(first.name, columns), columns)
+        source = from_tables(_tables(path, shards, columns, None), wanted, columns.label)
     notes = source.notes
     if rest:
         notes = (*notes, f"not named after a split and not used: {listed(f.name for f in rest)}")
     return replace(source, notes=notes)
 
 
-def _image_source(
-    path: Path, shards: Mapping[Role, list[Path]], image: str, label: str, columns: _Columns
+def _media_source(
+    path: Path,
+    shards: Mapping[Role, list[Path]],
+    column: str,
+    columns: _Columns,
+    wanted: Wanted,
 ) -> Source:
-    tables = {}
+    """Images, or sounds that are still encoded, with the targets beside them."""
+    role = Role.TRAIN if Role.TRAIN in shards else next(iter(shards))
+    # Which columns are answers, only their values say; anything else their names do.
+    if wanted.task is not None and wanted.task.name is TaskName.MULTILABEL:
+        table = read_columns(shards[role], list(columns.plain))
+    else:
+        table = open_shard(shards[role][0]).schema_arrow.empty_table().select(columns.plain)
+    learn = NamedTable(_where(path, role, shards[role]), table, columns.class_names)
+    if wanted.labelled and columns.label is None and not _named_otherwise(wanted):
+        what = "images" if column == columns.image else "sounds"
+        raise DataError(
+            f"{learn.where}: a label column is needed beside the {what}, got none",
+            "an integer column called 'label' holds the class of each; or say --target-column, "
+            "or --task match without labels",
+        )
+    found = aims(learn, wanted, columns.label, [column])
+    needed = [name for aim in found for name in aim.columns]
+    tables = _tables(path, shards, columns, needed)
+    used, notes = with_targets(tables, tables[role], found)
+    targets = encode_aims(used, found, wanted, integers_are_classes=True)
+    parts = {}
+    for role, own in used.items():
+        blobs = Blobs(ShardReader(tuple(shards[role]), column))
+        values = tuple(item.values[role] for item in targets)
+        parts[role] = Part(own.where, values, (blobs,), _rows(shards[role]))
+    labels = tuple(item.labels for item in targets)
+    return Source(parts, labels, (*(item.note for item in targets), *notes))
+
+
+def _named_otherwise(wanted: Wanted) -> bool:
+    """Whether targets are found without a likely column."""
+    task = wanted.task
+    several = task is not None and (task.heads or task.name is TaskName.MULTILABEL)
+    return bool(several or wanted.config.target_columns)
+
+
+def _mask_source(
+    path: Path, shards: Mapping[Role, list[Path]], image: str, mask: str, wanted: Wanted
+) -> Source:
+    refuse_idle(wanted.config, "images with masks", "--max-length", "--processor")
+    pairs = {
+        role: Pairs(
+            _where(path, role, files),
+            Blobs(ShardReader(tuple(files), image)),
+            Blobs(ShardReader(tuple(files), mask)),
+            _rows(files),
+        )
+        for role, files in shards.items()
+    }
+    arrays, note = read_masks(pairs, wanted)
+    targets = encode_for(TaskName.SEGMENTATION, arrays)
+    parts = {role: part_of(own, (targets.values[role],)) for role, own in pairs.items()}
+    notes = (f"images: column {image!r}, masks: column {mask!r}", targets.note, note)
+    return Source(parts, (targets.labels,), tuple(item for item in notes if item))
+
+
+def _tables(
+    path: Path,
+    shards: Mapping[Role, list[Path]],
+    columns: _Columns,
+    names: list[str] | None,
+) -> dict[Role, NamedTable]:
+    """Columns of all parts; a test part may be without.
+
+    Args:
+        names: of the columns; all when left out.
+    """
+    made = {}
     for role, files in shards.items():
-        where = _where(path, role, files)
-        tables[role] = NamedTable(where, _read_columns(files, [label]), columns.class_names)
-    targets = encode_targets(tables, label, integers_are_classes=True)
-    parts = {
-        role: (tables[role].where, Blobs(_Reader(tuple(files), image)))
-        for role, files in shards.items()
-    }
-    notes = (f"images: column {image!r}", targets.note)
-    return single(parts, targets, notes)
+        own = names
+        if names is not None and role is Role.TEST and len(shards) > 1:
+            there = open_shard(files[0]).schema_arrow.names
+            own = [name for name in names if name in there]
+        made[role] = NamedTable(
+            _where(path, role, files), read_columns(files, own), columns.class_names
+        )
+    return made
 
 
-def _table_source(path: Path, shards: Mapping[Role, list[Path]], columns: _Columns) -> Source:
-    tables = {
-        role: NamedTable(_where(path, role, files), _read_columns(files, None), columns.class_names)
-        for role, files in shards.items()
-    }
-    return from_tables(tables, target=columns.label)
+def _rows(files: Sequence[Path]) -> int:
+    return sum(int(open_shard(file).metadata.num_rows) for file in files)
 
 
 def _where(path: Path, role: Role, files: Sequence[Path]) -> str:
     return files[0].name if len(files) == 1 else f"{path.name} ({role.value})"
 
 
-def _find_columns(where: str, schema: Any) -> _Columns:
-    """Find the image column by type, the label column by type, then by name."""
-    class_names = _class_names(schema)
-    images = [field.name for field in schema if _may_hold_images(field.type)]
-    named = [name for name in images if name.lower() in _IMAGE_NAMES]
-    if len(images) > 1 and len(named) != 1:
-        raise DataError(
-            f"{where}: one image column is needed, got {listed(images)}",
-            "call the one to use 'image'",
-        )
-    image = (named or images or [None])[0]
-    plain = [field for field in schema if field.name not in images]
-    by_name = [field.name for name in TARGET_NAMES for field in plain if field.name.lower() == name]
+def _find_columns(where: str, schema: Any, wanted: Wanted) -> _Columns:
+    """Find images and sounds by type, then by name; the label by type, then by name."""
+    features = _features(schema)
+    class_names = _class_names(features)
+    media = [field.name for field in schema if _may_hold_files(field.type)]
+    plain = [field for field in schema if field.name not in media]
+    given = wanted.config.input_columns
+    if given:
+        media = [name for name in media if name in given or name in wanted.config.target_columns]
+    sounds = [name for name in media if _is_sound(name, features)]
+    images = [name for name in media if name not in sounds]
+    masks = _masks(images, wanted)
+    image = _one(where, [name for name in images if name != masks], _IMAGE_NAMES, "image")
+    audio = _one(where, sounds, _AUDIO_NAMES, "audio") if image is None else None
+    named = by_name([field.name for field in plain])
     integers = [field.name for field in plain if pa.types.is_integer(field.type)]
-    choices = by_name or list(class_names) or (integers if image and len(integers) == 1 else [])
-    return _Columns(image, choices[0] if choices else None, class_names)
+    choices = ([named] if named else []) or list(class_names)
+    if not choices and (image or audio) and len(integers) == 1:
+        choices = integers
+    label = choices[0] if choices else None
+    return _Columns(image, audio, masks, label, tuple(f.name for f in plain), class_names)
 
 
-def _label_of(where: str, columns: _Columns) -> str:
-    if columns.label is None:
+def _masks(images: Sequence[str], wanted: Wanted) -> str | None:
+    """Of columns of images, the one that holds masks."""
+    if len(images) < 2 or not wanted.labelled:
+        return None
+    given = [name for name in wanted.config.target_columns if name in images]
+    named = [name for name in images if name.lower() in _MASK_NAMES]
+    found = given or named
+    return found[0] if len(found) == 1 else None
+
+
+def _one(where: str, found: Sequence[str], usual: Sequence[str], what: str) -> str | None:
+    """The column of inputs.
+
+    Raises:
+        DataError: several, and none has the usual name.
+    """
+    named = [name for name in found if name.lower() in usual]
+    if len(found) > 1 and len(named) != 1:
         raise DataError(
-            f"{where}: a label column is needed beside the images, got none",
-            "an integer column called 'label' holds the class of each image",
+            f"{where}: one {what} column is needed, got {listed(found)}",
+            f"call the one to use {what!r}, or say which: --input-column NAME",
         )
-    return columns.label
+    return next(iter(named or found), None)
 
 
-def _may_hold_images(kind: Any) -> bool:
+def _may_hold_files(kind: Any) -> bool:
     if pa.types.is_struct(kind):
         return bool(kind.get_field_index("bytes") >= 0)
     return bool(
@@ -133,108 +225,23 @@ def _may_hold_images(kind: Any) -> bool:
     )
 
 
-def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
-    """Class names by column, from the schema that `datasets` writes into its files."""
+def _is_sound(name: str, features: Mapping[str, Any]) -> bool:
+    return isinstance(features.get(name), Audio) or name.lower() in _AUDIO_NAMES
+
+
+def _features(schema: Any) -> Mapping[str, Any]:
+    """The schema that `datasets` writes into its files."""
     try:
-        features = Features.from_arrow_schema(schema)
+        return dict(Features.from_arrow_schema(schema))
     except (ValueError, TypeError, LookupError, AttributeError):
         return {}  # written by something else; the Arrow types say enough
+
+
+def _class_names(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Class names by column, of classes and of lists of them."""
+    inner = {name: getattr(feature, "feature", feature) for name, feature in features.items()}
     return {
         name: tuple(feature.names)
-        for name, feature in features.items()
+        for name, feature in inner.items()
         if isinstance(feature, ClassLabel) and feature.names
     }
-
-
-def _open(file: Path) -> Any:
-    try:
-        return pq.ParquetFile(file)
-    except _DAMAGE as error:
-        raise _damaged(file, error) from error
-
-
-def _damaged(file: Path, error: Exception) -> DataError:
-    why = " ".join(str(error).split())[:200]
-    return DataError(
-        f"data {file}: it cannot be read as parquet: {why}",
-        "check the file, e.g. whether a download was cut short or left a Git LFS pointer",
-    )
-
-
-def _read_columns(files: Sequence[Path], columns: list[str] | None) -> Any:
-    """Columns of all shards as one table, dictionaries resolved."""
-    tables = []
-    for file in files:
-        opened = _open(file)
-        missing = set(columns or ()) - set(opened.schema_arrow.names)
-        if missing:
-            raise DataError(
-                f"{file.name}: columns must be the first file's, {min(missing)!r} is missing",
-                "all files of a data set must have the same columns",
-            )
-        try:
-            tables.append(opened.read(columns=columns).replace_schema_metadata(None))
-        except _DAMAGE as error:
-            raise _damaged(file, error) from error
-    try:
-        table = pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise _damaged(files[0], error) from error
-    for position, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):
-            plain = table.column(position).cast(field.type.value_type)
-            table = table.set_column(position, field.name, plain)
-    return table
-
-
-class _Reader:
-    """Yields encoded images of the wanted rows; a class only to hold the files."""
-
-    def __init__(self, files: tuple[Path, ...], column: str) -> None:
-        self.files, self.column = files, column
-
-    def __call__(self, rows: Rows) -> Iterator[Blob]:
-        start = 0
-        for file in self.files:
-            opened = _open(file)
-            before = start
-            for group in range(opened.num_row_groups):
-                stop = start + opened.metadata.row_group(group).num_rows
-                low, high = np.searchsorted(rows, (start, stop))
-                if high > low:
-                    for row, entry in self._group(opened, file, group, start, rows[low:high]):
-                        yield _blob(row, f"{file.name} row {row - before + 1}", entry, file)
-                start = stop
-
-    def _group(
-        self, opened: Any, file: Path, group: int, first: int, rows: Rows
-    ) -> Iterator[tuple[int, Any]]:
-        """Entries of one row group, a batch at a time; the part's row `first` begins it."""
-        batches = opened.iter_batches(batch_size=BATCH, row_groups=[group], columns=[self.column])
-        while True:
-            try:
-                batch = next(batches, None)
-            except _DAMAGE as error:
-                raise _damaged(file, error) from error
-            if batch is None:
-                return
-            low, high = np.searchsorted(rows, (first, first + batch.num_rows))
-            for row in rows[low:high].tolist():
-                yield row, batch.column(0)[row - first]
-            first += batch.num_rows
-
-
-def _blob(row: int, where: str, entry: Any, file: Path) -> Blob:
-    """An entry: encoded bytes, or a struct of bytes and a path beside the file."""
-    if not entry.is_valid:
-        return Blob(row, where, None)
-    if not isinstance(entry, pa.StructScalar):
-        return Blob(row, where, entry.as_py())
-    content = entry["bytes"].as_py()
-    if content is None and "path" in entry:
-        try:
-            path = file.parent / str(entry["path"].as_py())
-        except UnicodeDecodeError:
-            return Blob(row, where, None)
-        return Blob(row, where, path if path.is_file() else None)
-    return Blob(row, where, content if isinstance(content, bytes) else None)

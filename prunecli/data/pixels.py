@@ -87,6 +87,21 @@ def open_image(content: Path | bytes | AnyArray | None) -> Image.Image:
         return image if turn is None else image.transpose(turn)
 
 
+def upright_size(content: Path | bytes | AnyArray | None) -> tuple[int, int]:
+    """Width and height of an image when it is turned upright, without decoding it.
+
+    Raises:
+        BROKEN: it is not an image.
+    """
+    if content is None or isinstance(content, np.ndarray):
+        return open_image(content).size
+    source = io.BytesIO(content) if isinstance(content, bytes) else content
+    with Image.open(source) as image:
+        width, height = image.size
+        # From 5 on, upright is lying on the side.
+        return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation; damaged metadata are no reason to lose the image."""
     try:

@@ -15,7 +15,7 @@ from prunecli.config import DataConfig
 from prunecli.data.images import choose_frame, decode
 from prunecli.data.pixels import Frame
 from prunecli.data.preparing import check_normalisation
-from prunecli.data.source import AnyArray, Blob, Blobs, Rows
+from prunecli.data.source import AnyArray, Blob, Blobs, Deferred, Examples, Rows
 from prunecli.data.storage import COPY_ROWS, take
 from prunecli.errors import DataError
 from prunecli.progress import Reporter
@@ -58,7 +58,7 @@ class Read:
 
 def read_input(
     where: str,
-    examples: AnyArray | Blobs,
+    examples: Examples,
     groups: Sequence[Rows],
     config: DataConfig,
     sample_shape: Shape | None,
@@ -75,6 +75,8 @@ def read_input(
     Raises:
         DataError: examples do not have the model's shape, are not finite, or too many are broken.
     """
+    if isinstance(examples, Deferred):
+        return _read_deferred(where, examples, groups, config, sample_shape, reporter)
     if isinstance(examples, np.ndarray):
         if not may_be_image(examples):
             return _read_numbers(where, examples, groups, config, sample_shape)
@@ -101,10 +103,10 @@ def read_input(
     )
 
 
-def may_be_image(examples: AnyArray | Blobs) -> bool:
+def may_be_image(examples: Examples) -> bool:
     """Whether these are images; of arrays, bytes with four axes."""
-    if isinstance(examples, Blobs):
-        return True
+    if not isinstance(examples, np.ndarray):
+        return isinstance(examples, Blobs)
     return bool(examples.dtype == np.uint8 and examples.ndim == 4)
 
 
@@ -170,6 +172,32 @@ def _read_numbers(
         if kind == np.float32:
             _check_finite(where, values, rows)
         taken.append((values, rows))
+    return Read(tuple(taken), False, example_shape=example_shape, note=note)
+
+
+def _read_deferred(
+    where: str,
+    examples: Deferred,
+    groups: Sequence[Rows],
+    config: DataConfig,
+    sample: Shape | None,
+    reporter: Reporter,
+) -> Read:
+    """What is made now, a group at a time."""
+    taken, note, example_shape, done = [], "", None, 0
+    with reporter.step(f"Reading {where}", sum(map(len, groups))) as step:
+        for rows in groups:
+            values = examples.read(rows)
+            own = values.shape[1:]
+            example_shape, stored_shape = reshaped(where, own, sample)
+            if stored_shape is not None:
+                values = values.reshape(-1, *stored_shape)
+                note = f"inputs: {in_numbers(own)} as {in_numbers(stored_shape)}"
+            _check_finite(where, values, rows)
+            taken.append((values, rows))
+            done += len(rows)
+            step.update(done)
+    check_normalisation(config, False, values.shape[1] if values.ndim > 1 else 1)
     return Read(tuple(taken), False, example_shape=example_shape, note=note)
 
 

@@ -5,7 +5,7 @@ never decides which part judges.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -32,12 +32,12 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Blob:
-    """One image as stored.
+    """One image or sound as stored.
 
     Attributes:
         row: its index in the part.
         where: how a message names it.
-        content: a file, an encoded image, or pixels `(H, W)` or `(H, W, C)` uint8; `None` where
+        content: a file, its bytes, or pixels `(H, W)` or `(H, W, C)` uint8; `None` where
             the source holds nothing.
     """
 
@@ -48,9 +48,20 @@ class Blob:
 
 @dataclass(frozen=True)
 class Blobs:
-    """Images that are decoded later. `read` yields the given rows, which ascend, in order."""
+    """Images or sounds that are decoded later. `read` yields the given rows, which ascend."""
 
     read: Callable[[Rows], Iterator[Blob]]
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """Numbers that are made later. `read` returns those of the given rows, `(n, ...)` float32."""
+
+    read: Callable[[Rows], AnyArray]
+
+
+Examples = AnyArray | Blobs | Deferred
+"""One input of all examples of a part."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +71,13 @@ class Part:
     Attributes:
         where: how a message names it.
         targets: one array for each target, `(N, ...)`, int64 for classes, else float32.
-        examples: one for each input: `(N, ...)` numbers, or images.
+        examples: one for each input: `(N, ...)` numbers, images, or what is made later.
         count: N, which is not known from images alone.
     """
 
     where: str
     targets: tuple[AnyArray, ...]
-    examples: tuple[AnyArray | Blobs, ...]
+    examples: tuple[Examples, ...]
     count: int
 
 
@@ -102,7 +113,7 @@ class Targets:
 
 
 def single(
-    parts: Mapping[Role, tuple[str, AnyArray | Blobs]],
+    parts: Mapping[Role, tuple[str, Examples]],
     targets: Targets,
     notes: tuple[str, ...] = (),
 ) -> Source:
@@ -209,6 +220,11 @@ def names_to_labels(where: str, values: AnyArray, classes: tuple[str, ...]) -> R
             "the same classes are needed in every split",
         )
     return np.array([index[str(value)] for value in values], dtype=np.int64)
+
+
+def in_order(found: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Names of classes as the network counts them, where it knows all of them; else as found."""
+    return tuple(known if found and set(found) <= set(known) else found)
 
 
 def listed(names: Iterable[object], most: int = 5) -> str:

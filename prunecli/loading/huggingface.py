@@ -28,6 +28,23 @@ from prunecli.loading.weights import Candidate
 
 CONFIG = "config.json"
 BATCH = Axis("batch", None)
+TYPES = "token_type_ids"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a folder tells besides the network.
+
+    Attributes:
+        optional: inputs that the network may be given, and does not need.
+        longest: tokens that it has positions for; `None` where that is not known.
+        classes: names of its outputs, in order; empty where they have none.
+    """
+
+    path: Path
+    optional: tuple[InputSpec, ...] = ()
+    longest: int | None = None
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,6 +60,7 @@ class FromFolder:
     inputs: tuple[InputSpec, ...]
     sha256: str
     notes: tuple[str, ...]
+    folder: Folder
 
 
 def is_folder(path: Path) -> bool:
@@ -70,7 +88,8 @@ def load_folder(path: Path) -> FromFolder:
     else:
         module, inputs, notes = _of_transformers(path, config)
     digest = hashlib.sha256("".join(sha256_of(file) for file in files).encode()).hexdigest()
-    return FromFolder(module, inputs, digest if len(files) > 1 else sha256_of(files[0]), notes)
+    sha256 = digest if len(files) > 1 else sha256_of(files[0])
+    return FromFolder(module, inputs, sha256, notes, _told(path, config, module))
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:
@@ -125,7 +144,7 @@ def _of_transformers(
             ".safetensors file as the checkpoint",
         )
     hint = "check that the folder is complete and that this transformers version knows it"
-    with user_code(f"checkpoint {path}", (), hint), _quiet(transformers):
+    with user_code(f"checkpoint {path}", (), hint), quiet(transformers):
         module, loading = getattr(transformers, name).from_pretrained(
             path,
             local_files_only=True,
@@ -143,7 +162,7 @@ def _of_transformers(
     return module, inputs, (f"built as transformers.{name}",)
 
 
-class _quiet:
+class quiet:
     """No progress bars and no advice from the library for the length of a block."""
 
     def __init__(self, transformers: Any) -> None:
@@ -196,6 +215,28 @@ def _inputs(module: Any) -> Iterator[InputSpec]:
             yield _tokens("attention_mask", "seq")
     if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in taken:
         yield _tokens("decoder_input_ids", "target")
+
+
+def _told(path: Path, config: Mapping[str, Any], module: nn.Module) -> Folder:
+    taken = inspect.signature(module.forward).parameters
+    types = config.get("type_vocab_size") or 0
+    optional = (_tokens(TYPES, "seq"),) if TYPES in taken and types > 1 else ()
+    names = config.get("id2label")
+    classes: tuple[str, ...] = ()
+    if isinstance(names, dict) and all(str(place) in names for place in range(len(names))):
+        classes = tuple(str(names[str(place)]) for place in range(len(names)))
+    return Folder(path, optional, _longest(config, module), classes)
+
+
+def _longest(config: Mapping[str, Any], module: nn.Module) -> int | None:
+    """Tokens that the network has positions for. Some count positions from behind padding's."""
+    keys = ("max_position_embeddings", "n_positions", "max_seq_len")
+    known = [int(config[key]) for key in keys if isinstance(config.get(key), int)]
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Embedding) and name.endswith("position_embeddings"):
+            behind = 0 if part.padding_idx is None else part.padding_idx + 1
+            known.append(part.num_embeddings - behind)
+    return min((number for number in known if number > 0), default=None)
 
 
 def _images(config: Any) -> Iterator[InputSpec]:

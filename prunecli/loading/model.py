@@ -17,7 +17,7 @@ from prunecli.files import sha256_of
 from prunecli.loading.detect import FileKind, detect
 from prunecli.loading.factory import build_module
 from prunecli.loading.finite import check_finite
-from prunecli.loading.huggingface import is_folder, load_folder
+from prunecli.loading.huggingface import Folder, is_folder, load_folder
 from prunecli.loading.match import load_into
 from prunecli.loading.program import load_program
 from prunecli.loading.unpickle import read_object
@@ -36,6 +36,7 @@ class LoadedModel:
         sha256: of the checkpoint file, in hex.
         notes: what was done, in words.
         inputs: what the network takes, where the checkpoint tells.
+        folder: what a Hugging Face folder tells besides.
     """
 
     module: nn.Module | None
@@ -43,6 +44,7 @@ class LoadedModel:
     sha256: str
     notes: tuple[str, ...]
     inputs: tuple[InputSpec, ...] = ()
+    folder: Folder | None = None
 
 
 def load_model(config: ModelConfig) -> LoadedModel:
@@ -68,7 +70,8 @@ def load_model(config: ModelConfig) -> LoadedModel:
         found = load_folder(path)
         module, more = _normalised(found.module)
         check_finite(path, dict(module.named_parameters()), dict(module.named_buffers()))
-        return LoadedModel(module, None, found.sha256, (*found.notes, *more), found.inputs)
+        notes = (*found.notes, *more)
+        return LoadedModel(module, None, found.sha256, notes, found.inputs, found.folder)
     kind = detect(path)
     if kind is FileKind.PROGRAM:
         if config.factory is not None:

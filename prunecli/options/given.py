@@ -73,8 +73,9 @@ Data = Annotated[
     Path | None,
     typer.Option(
         metavar="PATH",
-        help="Data set: folder of images (one sub-folder per class), parquet, .npz/.npy or CSV. "
-        "Without it nothing is trained and no accuracy is shown.",
+        help="Data set: a folder of images or .wav files (one sub-folder per class), of images/ "
+        "and masks/, parquet, .npz/.npy, CSV, JSON lines, or plain text. Without it nothing is "
+        "trained and no accuracy is shown.",
         rich_help_panel=DATA,
     ),
 ]
@@ -106,6 +107,44 @@ TaskOption = Annotated[
         help=f"What the network is trained for: {', '.join(TaskName)} (the original's outputs, no "
         "labels needed), several outputs at once (the first leads), or a task of your own. Left "
         "out: classification or regression, as the targets look.",
+        rich_help_panel=DATA,
+    ),
+]
+TargetColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--target-column",
+        metavar="NAME,...",
+        help="Columns of CSV, JSON lines or parquet that hold the targets: several for multilabel, "
+        "regression and several outputs. Left out: by name.",
+        rich_help_panel=DATA,
+    ),
+]
+InputColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--input-column",
+        metavar="NAME,...",
+        help="Columns that hold the inputs: the text (two for pairs), the image, the audio, or all "
+        "features. Left out: by type and name.",
+        rich_help_panel=DATA,
+    ),
+]
+MaxLength = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Cut texts to N tokens, sounds to N samples. Left out: as long as the longest.",
+        rich_help_panel=DATA,
+    ),
+]
+ProcessorOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--processor",
+        metavar="FOLDER",
+        help="The network's tokenizer or feature extractor, as transformers saves it. Left out: "
+        "what lies beside the network.",
         rich_help_panel=DATA,
     ),
 ]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from prunecli.config import InputSpec, ModelConfig, RunConfig
-from prunecli.data import DataSet, open_data
+from prunecli.config import DataConfig, InputSpec, ModelConfig, RunConfig
+from prunecli.data import DataSet, Processor, open_data
 from prunecli.errors import ConfigError
 from prunecli.graph.calling import POSITIONAL
 from prunecli.graph.capture import (
@@ -64,6 +64,7 @@ def prepare(config: RunConfig, ledger: Ledger, reporter: Reporter) -> Prepared:
                 sample_shape=sample_shape,
                 reporter=reporter,
                 inputs=_input_names(config.model, loaded),
+                processor=_processor(config.data, loaded),
             )
             ledger.note(data=_data_record(config, data))
     with ledger.stage("capture"), reporter.step("capturing the network"):
@@ -132,7 +133,8 @@ def _examples(config: ModelConfig, loaded: LoadedModel, data: DataSet | None) ->
     if config.input_shape is not None:
         return of_shape(config.input_shape)
     if data is not None:
-        specs = specs_of(data, loaded.inputs)
+        optional = loaded.folder.optional if loaded.folder is not None else ()
+        specs = specs_of(data, (*loaded.inputs, *optional))
         if specs:
             return of_specs(specs)
         return examples_from(data, tuple(item.name for item in parameters))
@@ -166,6 +168,28 @@ def _input_names(config: ModelConfig, loaded: LoadedModel) -> tuple[str, ...]:
     needed = [item.name for item in by_name if item.default is inspect.Parameter.empty]
     # What may be left out may be targets (`labels`), which networks with a loss of their own take.
     return tuple(needed)
+
+
+def _processor(config: DataConfig, loaded: LoadedModel) -> Processor | None:
+    """The tokenizer or feature extractor: where the user says, or beside the network.
+
+    Raises:
+        ConfigError: the user names no folder.
+    """
+    if config.processor is not None and not config.processor.is_dir():
+        raise ConfigError(
+            f"--processor: a folder that transformers saved is needed, got {config.processor}",
+            "e.g. tokenizer.save_pretrained(folder)",
+        )
+    folder = loaded.folder
+    if folder is None:
+        return None if config.processor is None else Processor(config.processor)
+    return Processor(
+        config.processor or folder.path,
+        folder.longest,
+        folder.classes,
+        tuple(spec.name for spec in folder.optional),
+    )
 
 
 def _data_record(config: RunConfig, data: DataSet) -> record.Data:

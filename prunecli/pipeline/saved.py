@@ -121,7 +121,9 @@ def from_anywhere(config: RunConfig, folder: Path) -> RunConfig:
     model = replace(model, checkpoint=checkpoint, factory=_code(model.factory, folder))
     if data is not None:
         task = data.task and replace(data.task, custom=_code(data.task.custom, folder))
-        data = replace(data, path=(folder / data.path).resolve(), task=task)
+        processor = data.processor and (folder / data.processor).resolve()
+        path = (folder / data.path).resolve()
+        data = replace(data, path=path, task=task, processor=processor)
     return replace(config, model=model, data=data)
 
 

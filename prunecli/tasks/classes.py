@@ -123,7 +123,7 @@ def _pixels(outputs: Tensors, targets: Tensors) -> tuple[Tensor, Tensor]:
     Coarser outputs are brought to the masks' size first, as their authors do (Segformer,
     arXiv:2105.15203). One channel says how much more likely class 1 is than class 0.
     """
-    scores, masks = _PIXELS.only(outputs), targets[0]
+    scores, masks = _PIXELS.only(outputs), targets[0].long()
     if scores.shape[2:] != masks.shape[1:]:
         scores = F.interpolate(scores, masks.shape[1:], mode="bilinear", align_corners=False)
     if scores.shape[1] == 1:

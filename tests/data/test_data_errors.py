@@ -72,7 +72,7 @@ NAN = np.where(np.arange(60).reshape(20, 3) == 22, np.nan, X)
 CASES = [
     ("missing", lambda root: None, "nowhere", "nowhere: no such file or folder", "--data"),
     ("empty folder", lambda root: None, "", "CSV is needed, got an empty folder", "--data"),
-    ("other files", raw("a.txt", b"x"), "", "CSV is needed, got a.txt", "--data"),
+    ("other files", raw("a.md", b"x"), "", "CSV is needed, got a.md", "--data"),
     ("unknown format", raw("a.mat", b"x"), "a.mat", "CSV is needed, got a .mat file", "--data"),
     ("archive", raw("a.zip", b"x"), "a.zip", "CSV is needed, got a .zip file", "unpack it first"),
     ("no class folders", files("1.png"), "", "images must lie in class sub-folders, got none",
