@@ -236,8 +236,8 @@ DATA = [
     ),
     case(
         "{weights} --model {net} --data {bad}/nothing",
-        "data {bad}/nothing: a folder of images or sounds, parquet, .npz or .npy, JSON lines, text, "
-        "or CSV is needed, got an empty folder",
+        "data {bad}/nothing: a folder of images or sounds, parquet, .npz or .npy, JSON lines, "
+        "text, or CSV is needed, got an empty folder",
         "check the path given to --data",
         "folder empty",
     ),
