@@ -21,7 +21,7 @@ from prunecli.data.source import AnyArray, Blob, Blobs, Deferred, Part, Rows, So
 from prunecli.data.storage import allocate
 from prunecli.data.wanted import Wanted, refuse_idle
 from prunecli.errors import DataError, MissingExtraError
-from prunecli.loading.huggingface import quiet
+from prunecli.loading.huggingface import library, quiet
 from prunecli.loading.usercode import user_code
 
 _FILES = ("preprocessor_config.json", "processor_config.json")
@@ -102,9 +102,7 @@ def _load_extractor(wanted: Wanted) -> Any:
                 "save it there: feature_extractor.save_pretrained(folder)",
             )
         return None
-    if find_spec("transformers") is None:
-        raise MissingExtraError("transformers", extra="transformers")
-    transformers = importlib.import_module("transformers")
+    transformers = library()
     hint = "check that the feature extractor's files are complete"
     with user_code(f"feature extractor {folder}", (), hint), quiet(transformers):
         found = transformers.AutoFeatureExtractor.from_pretrained(

@@ -6,18 +6,16 @@ length, or in blocks. Downloads nothing, runs no code from the folder.
 Shapes. N: examples, T: tokens.
 """
 
-import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from prunecli.data.source import AnyArray
 from prunecli.data.wanted import Wanted
-from prunecli.errors import ConfigError, DataError, MissingExtraError
-from prunecli.loading.huggingface import quiet
+from prunecli.errors import ConfigError, DataError
+from prunecli.loading.huggingface import library, quiet
 from prunecli.loading.usercode import user_code
 from prunecli.tasks.task import IGNORED
 
@@ -86,9 +84,7 @@ def load_tokenizer(wanted: Wanted, where: str) -> Tokenizer:
             "save it beside the network (tokenizer.save_pretrained), or name its folder: "
             "--processor FOLDER",
         )
-    if find_spec("transformers") is None:
-        raise MissingExtraError("transformers", extra="transformers")
-    transformers = importlib.import_module("transformers")
+    transformers = library()
     hint = "check that the tokenizer's files are complete"
     with user_code(f"tokenizer {folder}", (), hint), quiet(transformers):
         own = transformers.AutoTokenizer.from_pretrained(
@@ -136,7 +132,7 @@ def tokenize(
         "return_token_type_ids": True,
         "return_attention_mask": False,
     }
-    transformers = importlib.import_module("transformers")
+    transformers = library()
     hint = "check the tokenizer, or write the texts in another way"
     with user_code("tokenizer", (), hint), quiet(transformers):
         for first, second in _chunks(texts, pairs):

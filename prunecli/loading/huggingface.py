@@ -130,10 +130,7 @@ def _of_timm(
 def _of_transformers(
     path: Path, config: Mapping[str, Any]
 ) -> tuple[nn.Module, tuple[InputSpec, ...], tuple[str, ...]]:
-    if find_spec("transformers") is None:
-        raise MissingExtraError("transformers", extra="transformers")
-    declare_missing_operators()
-    transformers = importlib.import_module("transformers")
+    transformers = library()
     names = config.get("architectures") or []
     name = str(names[0]) if names else "AutoModel"
     if not hasattr(transformers, name):
@@ -160,6 +157,18 @@ def _of_transformers(
             part.config.use_cache = False
     inputs = tuple(_inputs(module))
     return module, inputs, (f"built as transformers.{name}",)
+
+
+def library() -> Any:
+    """The package transformers.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    if find_spec("transformers") is None:
+        raise MissingExtraError("transformers", extra="transformers")
+    declare_missing_operators()
+    return importlib.import_module("transformers")
 
 
 class quiet:
