@@ -27,7 +27,7 @@ from prunecli.tasks import make_task
 _PARQUET = frozenset({".parquet", ".pq"})
 _ARRAYS = frozenset({".npz", ".npy"})
 _TABLES = frozenset({".csv", ".tsv"})
-_JSON = frozenset({".jsonl", ".ndjson", ".json"})
+_LINES, _JSON = frozenset({".jsonl", ".ndjson"}), frozenset({".json"})
 _PLAIN = frozenset({".txt"})
 _ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"})
 
@@ -136,7 +136,8 @@ def _read_source(wanted: Wanted) -> Source:
         from prunecli.data.csvfiles import read_csv
 
         return read_csv(path, tables, wanted)
-    if lines := _files(path, _JSON):
+    # Other .json files in a folder of JSON lines say something about it.
+    if lines := _files(path, _LINES) or _files(path, _JSON):
         from prunecli.data.jsonlines import read_json
 
         return read_json(path, lines, wanted)
