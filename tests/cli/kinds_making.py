@@ -1,4 +1,4 @@
-"""Networks of five kinds that have learnt generated data, with files as their users have them.
+"""Networks of six kinds that have learnt generated data, with files as their users have them.
 
 Each maker writes the data and a checkpoint into a folder, and says how `prunecli` is called and how
 anybody would score the ONNX file, without a line of prunecli.
@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
+import soundfile
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -80,6 +81,17 @@ class Heads(nn.Module):
         return {"shape": self.shape(found), "place": self.place(found)}
 
 
+class Sounds(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Conv1d(1, 16, 9, stride=4)
+        self.two = nn.Conv1d(16, 32, 9, stride=4)
+        self.three = nn.Linear(32, 3)
+
+    def forward(self, x):
+        return self.three(self.two(self.one(x).relu()).relu().mean(2))
+
+
 class Lstm(nn.Module):
     def __init__(self):
         super().__init__()
@@ -91,6 +103,7 @@ class Lstm(nn.Module):
 '''
 
 SIZE = 16
+RATE, SAMPLES = 4000, 400
 
 
 @dataclass(frozen=True)
@@ -317,6 +330,46 @@ def recurrent(folder: Path) -> Kind:
         return float((said.argmax(1) == right).mean())
 
     return Kind(call(folder, net, "data.npz"), score, float(np.bincount(right).max() / len(right)))
+
+
+# Sounds
+
+
+def sounds(folder: Path) -> Kind:
+    """A net over samples that tells three tones apart, with a folder of .wav for each."""
+
+    def written(count: int, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        labels = rng.integers(0, 3, count)
+        pitch = np.array([200, 350, 600])[labels] * rng.uniform(0.9, 1.1, count)
+        times = np.arange(SAMPLES) / RATE
+        waves = np.sin(2 * np.pi * pitch[:, None] * times + rng.uniform(0, 6, (count, 1)))
+        waves = (0.3 * waves + 0.15 * rng.normal(size=waves.shape)).clip(-1, 1) * 32767
+        stored = waves.astype(np.int16)
+        for place, (wave, label) in enumerate(zip(stored, labels, strict=True)):
+            own = folder / "data" / name / ("low", "middle", "top")[label]
+            own.mkdir(parents=True, exist_ok=True)
+            soundfile.write(own / f"{place:03}.wav", wave, RATE)
+        return (stored[:, None] / 32768).astype(np.float32), labels
+
+    x, y = written(500, 0, "train")
+    judged, right = written(120, 1, "val")
+    net, wanted = built(folder, "Sounds"), torch.from_numpy(y)
+    train(
+        net,
+        (torch.from_numpy(x),),
+        lambda said, rows: nn.functional.cross_entropy(said, wanted[rows]),
+        150,
+        0.01,
+    )
+
+    def score(file: Path) -> float:
+        (said,) = answers(file, {"x": judged})
+        return float((said.argmax(1) == right).mean())
+
+    shape = ("--input-shape", f"1,1,{SAMPLES}")
+    chance = float(np.bincount(right).max() / len(right))
+    return Kind(call(folder, net, "data", *shape), score, chance)
 
 
 # Texts

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cli_making import run
-from kinds_making import Kind, classifier, heads, recurrent, regression, segmentation
+from kinds_making import Kind, classifier, heads, recurrent, regression, segmentation, sounds
 
 SPEED = ("--latency-seconds", "0.02", "-q", "--json")
 
@@ -17,11 +17,12 @@ SPEED = ("--latency-seconds", "0.02", "-q", "--json")
 @pytest.mark.parametrize(
     ("make", "metric", "epochs", "margin"),
     [
-        pytest.param(classifier, "accuracy", 2, 0.03, id="text"),
+        pytest.param(classifier, "accuracy", 2, 0.03, id="text", marks=pytest.mark.slow),
         pytest.param(regression, "mse", 4, 0.005, id="numbers"),
         pytest.param(segmentation, "miou", 3, 0.05, id="segmentation"),
         pytest.param(heads, "shape.accuracy", 2, 0.04, id="heads"),
         pytest.param(recurrent, "accuracy", 3, 0.03, id="lstm"),
+        pytest.param(sounds, "accuracy", 2, 0.04, id="sounds"),
     ],
 )
 def test_kinds_recover(
