@@ -226,8 +226,17 @@ def _inputs(module: Any) -> Iterator[InputSpec]:
         yield _tokens("decoder_input_ids", "target")
 
 
-def _told(path: Path, config: Mapping[str, Any], module: nn.Module) -> Folder:
-    taken = inspect.signature(module.forward).parameters
+def told_by(path: Path) -> Folder:
+    """What a folder tells of the network that it was saved with, which is not built.
+
+    Raises:
+        CheckpointError: its configuration cannot be read.
+    """
+    return _told(path, _read_config(path), None) if is_folder(path) else Folder(path)
+
+
+def _told(path: Path, config: Mapping[str, Any], module: nn.Module | None) -> Folder:
+    taken = () if module is None else inspect.signature(module.forward).parameters
     types = config.get("type_vocab_size") or 0
     optional = (_tokens(TYPES, "seq"),) if TYPES in taken and types > 1 else ()
     names = config.get("id2label")
@@ -237,11 +246,11 @@ def _told(path: Path, config: Mapping[str, Any], module: nn.Module) -> Folder:
     return Folder(path, optional, _longest(config, module), classes)
 
 
-def _longest(config: Mapping[str, Any], module: nn.Module) -> int | None:
+def _longest(config: Mapping[str, Any], module: nn.Module | None) -> int | None:
     """Tokens that the network has positions for. Some count positions from behind padding's."""
     keys = ("max_position_embeddings", "n_positions", "max_seq_len")
     known = [int(config[key]) for key in keys if isinstance(config.get(key), int)]
-    for name, part in module.named_modules():
+    for name, part in () if module is None else module.named_modules():
         if isinstance(part, nn.Embedding) and name.endswith("position_embeddings"):
             behind = 0 if part.padding_idx is None else part.padding_idx + 1
             known.append(part.num_embeddings - behind)

@@ -23,6 +23,7 @@ from prunecli.graph.capture import (
 )
 from prunecli.graph.inputs import Example, of_shape, of_specs
 from prunecli.loading import LoadedModel, load_model
+from prunecli.loading.huggingface import told_by
 from prunecli.pipeline.fitting import examples_from, fitted, note_outputs, specs_of
 from prunecli.pipeline.ledger import Ledger
 from prunecli.progress import Reporter
@@ -181,9 +182,10 @@ def _processor(config: DataConfig, loaded: LoadedModel) -> Processor | None:
             f"--processor: a folder that transformers saved is needed, got {config.processor}",
             "e.g. tokenizer.save_pretrained(folder)",
         )
-    folder = loaded.folder
+    # Another folder knows the names of the outputs where the network has come without its own.
+    folder = loaded.folder or (told_by(config.processor) if config.processor is not None else None)
     if folder is None:
-        return None if config.processor is None else Processor(config.processor)
+        return None
     return Processor(
         config.processor or folder.path,
         folder.longest,

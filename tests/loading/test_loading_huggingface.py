@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from prunecli.config import Axis, InputSpec, ModelConfig
 from prunecli.errors import CheckpointError, ConfigError, MissingExtraError
 from prunecli.loading import LoadedModel, load_model
-from prunecli.loading.huggingface import load_folder
+from prunecli.loading.huggingface import load_folder, told_by
 
 transformers_only = pytest.mark.skipif(
     find_spec("transformers") is None, reason="transformers is not installed"
@@ -197,3 +197,25 @@ def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(MissingExtraError) as caught:
         load_folder(tmp_path)
     assert caught.value.hint == "install it with: pip install 'prunecli[transformers]'"
+
+
+@transformers_only
+def test_what_a_folder_tells_of_texts_and_classes(tmp_path: Path) -> None:
+    transformers = library()
+    named = {"id2label": {0: "up", 1: "down"}, "label2id": {"up": 0, "down": 1}}
+    torch.manual_seed(0)
+    bert = transformers.BertForSequenceClassification(transformers.BertConfig(**BERT, **named))
+    bert.save_pretrained(tmp_path / "bert")
+    found = load_folder(tmp_path / "bert").folder
+    assert found.classes == ("up", "down")
+    assert found.longest == 40
+    assert [spec.name for spec in found.optional] == ["token_type_ids"]
+    # Positions are counted from behind padding's.
+    config = transformers.RobertaConfig(**BERT, type_vocab_size=1, pad_token_id=1)
+    transformers.RobertaForSequenceClassification(config).save_pretrained(tmp_path / "roberta")
+    found = load_folder(tmp_path / "roberta").folder
+    assert found.longest == 38
+    assert found.optional == ()
+    # The same of a folder whose network is not built; nothing of one without a network.
+    assert told_by(tmp_path / "bert").classes == ("up", "down")
+    assert told_by(tmp_path).classes == ()
