@@ -332,3 +332,16 @@ def test_numbers_are_stored_small(tmp_path: Path, tokenizer: Path) -> None:
     data = read_texts(write(tmp_path, "jsonl", rows()), tokenizer)
     assert [item.dtype for item in data.train.inputs] == [torch.int32, torch.int8]
     assert np.asarray(data.train.targets[0]).dtype == np.int64
+
+
+def test_a_text_may_have_lines_and_quotes(tmp_path: Path, tokenizer: Path) -> None:
+    lines = ["text,label", *('"good\nthe ""sun"", rain",' + str(i % 2) for i in range(20))]
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    data = read_texts(tmp_path / "a.csv", tokenizer)
+    row = data.train.inputs[0][0].tolist()
+    unknown = number("[UNK]")
+    words = [number(token) for token in ("[CLS]", "good", "the")]
+    assert row == [
+        *words,
+        *(unknown, number("sun"), unknown, unknown, number("rain"), number("[SEP]")),
+    ]
