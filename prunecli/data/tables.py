@@ -12,7 +12,8 @@ import numpy as np
 from prunecli.data.columns import NamedTable, numbers_of
 from prunecli.data.source import AnyArray, Part, Role, Source, Targets, counted, listed
 from prunecli.data.targets import Aim, aims, by_name, check_there, encode_aims
-from prunecli.data.texts import from_texts, text_columns
+from prunecli.data.textcolumns import text_columns
+from prunecli.data.texts import from_texts
 from prunecli.data.wanted import Wanted, refuse_idle
 from prunecli.errors import DataError
 

@@ -8,19 +8,19 @@ Shapes. N: examples, T: tokens, the same number for all.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from prunecli.choices import TaskName
-from prunecli.data.columns import NamedTable, check_complete, is_list, is_text
+from prunecli.data.columns import NamedTable, check_complete, is_list
 from prunecli.data.encoding import encode_for
 from prunecli.data.layout import Named
 from prunecli.data.source import AnyArray, Part, Role, Source, Targets, counted, listed
 from prunecli.data.tags import encode_tags
-from prunecli.data.targets import aims, by_name, encode_aims
+from prunecli.data.targets import aims, encode_aims
+from prunecli.data.textcolumns import taken_columns, task_of, text_columns
 from prunecli.data.tokens import (
     BLOCK,
     Tokenizer,
@@ -38,18 +38,6 @@ MASK, TYPES = "attention_mask", "token_type_ids"
 
 _LANGUAGE = (TaskName.LANGUAGE_MODELLING, TaskName.MASKED_LANGUAGE_MODELLING)
 
-_PAIRS = (
-    ("sentence1", "sentence2"),
-    ("premise", "hypothesis"),
-    ("question1", "question2"),
-    ("question", "sentence"),
-    ("question", "context"),
-    ("text1", "text2"),
-    ("text", "text_pair"),
-)
-_SINGLE = ("text", "sentence", "tokens", "words", "content", "document", "review", "title")
-_TAGS = ("tags", "ner_tags", "pos_tags", "chunk_tags", "labels")
-
 
 @dataclass(frozen=True)
 class _Sheet:
@@ -59,65 +47,6 @@ class _Sheet:
     where: str
     inputs: Mapping[str, AnyArray]
     targets: AnyArray | None = None
-
-
-def text_columns(learn: NamedTable, wanted: Wanted) -> tuple[str, ...]:
-    """The column of texts, or two of them; none where there are none.
-
-    Raises:
-        DataError: several, and nothing says which.
-    """
-    kinds = {str(field.name): field.type for field in learn.table.schema}
-    given = wanted.config.input_columns
-    if given:
-        if not _holds_text(kinds[given[0]]):
-            return ()
-        if len(given) > 2:
-            raise DataError(
-                f"--input-column: one column of texts or two are needed, got {listed(given)}",
-                "join the texts before",
-            )
-        return given
-    taken = _taken(learn, wanted)
-    free = [name for name, kind in kinds.items() if _holds_text(kind) and name not in taken]
-    spelt = {name.lower(): name for name in free}
-    for pair in _PAIRS:
-        if all(name in spelt for name in pair):
-            return spelt[pair[0]], spelt[pair[1]]
-    for name in _SINGLE:
-        if name in spelt:
-            return (spelt[name],)
-    if len(free) == 2 and not taken and wanted.labelled and free[-1] == list(kinds)[-1]:
-        # As in tables of numbers, the target is the last column.
-        free = free[:1]
-    if len(free) > 1:
-        raise DataError(
-            f"{learn.where}: one column of texts is needed, got {listed(map(repr, free))}",
-            "say which: --input-column NAME, or NAME,NAME for pairs",
-        )
-    return tuple(free)
-
-
-def _holds_text(kind: Any) -> bool:
-    return is_text(kind) or (is_list(kind) and is_text(kind.value_type))
-
-
-def _taken(learn: NamedTable, wanted: Wanted) -> tuple[str, ...]:
-    """Columns that are targets for certain."""
-    names = [str(name) for name in learn.table.column_names]
-    heads = tuple(head.name for head in wanted.task.heads) if wanted.task is not None else ()
-    if wanted.config.target_columns or heads:
-        return wanted.config.target_columns or heads
-    found = _tags(names) if _task(wanted) is TaskName.TOKEN_CLASSIFICATION else by_name(names)
-    return () if found is None else (found,)
-
-
-def _tags(names: Sequence[str]) -> str | None:
-    return next((name for name in names if name.lower() in _TAGS), None) or by_name(names)
-
-
-def _task(wanted: Wanted) -> TaskName | None:
-    return None if wanted.task is None else wanted.task.name
 
 
 def from_texts(
@@ -135,7 +64,7 @@ def from_texts(
     refuse_idle(wanted.config, "texts", "--image-size")
     columns = text_columns(learn, wanted)
     tokenizer = load_tokenizer(wanted, learn.where)
-    kind = _task(wanted)
+    kind = task_of(wanted)
     used = _complete(tables, columns)
     if kind in _LANGUAGE:
         refuse_idle(wanted.config, "language modelling", "--target-column")
@@ -143,7 +72,7 @@ def from_texts(
         return from_language(texts, wanted, tokenizer, f"column {columns[0]!r}")
     names = [str(name) for name in learn.table.column_names]
     others = [name for name in names if name not in columns]
-    taken = _taken(learn, wanted)
+    taken = taken_columns(learn, wanted)
     likely = target if target in others else (taken or tuple(others[-1:]) or (None,))[0]
     found = aims(learn, wanted, likely, columns)
     used = {
@@ -259,7 +188,7 @@ def from_language(
     Raises:
         DataError: too little text.
     """
-    masked = _task(wanted) is TaskName.MASKED_LANGUAGE_MODELLING
+    masked = task_of(wanted) is TaskName.MASKED_LANGUAGE_MODELLING
     length = min(wanted.config.max_length or BLOCK, tokenizer.limit or BLOCK)
     sheets: dict[Role, _Sheet] = {}
     for place, (role, (where, own)) in enumerate(texts.items()):
@@ -281,7 +210,7 @@ def from_language(
         for role, own in sheets.items()
         if own.targets is not None
     }
-    targets = encode_for(_task(wanted), named)
+    targets = encode_for(task_of(wanted), named)
     notes.append(f"targets: {'the hidden tokens' if masked else 'each next token'}")
     return _source(sheets, (targets,), notes, wanted)
 
