@@ -5,17 +5,21 @@ Stage: pipeline. In: a state with a network of its own. Out: the state with trai
 
 from dataclasses import replace
 
+from prunecli import crew
 from prunecli.choices import Strategy
 from prunecli.pipeline.board import board
 from prunecli.pipeline.job import Job
 from prunecli.pipeline.scope import parameters_to_train
 from prunecli.pipeline.state import State, copied
-from prunecli.recovery import default_lr, finetune
+from prunecli.recovery import damage, default_lr, finetune
 from prunecli.recovery.companion import Companion
 from prunecli.recovery.densify import DenseAtEnd
 from prunecli.recovery.masking import KeepMasks
 from prunecli.report import record
 from prunecli.tuning import TrainConfig
+
+DAMAGE_EXAMPLES = 256
+"""Unlabelled training examples on which the network is compared with the original."""
 
 
 def train_to_the_end(
@@ -49,6 +53,7 @@ def train(
     """
     if job.prepared.data is None or epochs <= 0:
         return state
+    config = _config(job, state, done=companion is None)
     if companion is None and state.masks:
         companion = KeepMasks(state.masks)
     ledger = job.ledger
@@ -57,7 +62,7 @@ def train(
         result = finetune(
             state.network,
             job.prepared.data,
-            _config(job),
+            config,
             job.reporter,
             only=parameters_to_train(job, state),
             teacher=copied(job.prepared.captured.network),
@@ -87,10 +92,23 @@ def train(
     return replace(state, trained=True)
 
 
-def _config(job: Job) -> TrainConfig:
-    """As it was asked for, with the rate that suits what goes."""
+def _config(job: Job, state: State, *, done: bool) -> TrainConfig:
+    """As it was asked for, with the rate that suits what goes.
+
+    Args:
+        done: what goes is gone before the training, which then only has to repair what it cost.
+    """
     config = job.config.train
     if config.lr is not None:
         return config
     masked = Strategy.WEIGHT in job.config.removal.strategies
-    return replace(config, lr=default_lr(config, masked=masked))
+    examples = job.unlabelled(state.captured, DAMAGE_EXAMPLES) if done else None
+    if examples is None:
+        return replace(config, lr=default_lr(config, masked=masked))
+    lost = crew.shared(damage(state.network, job.prepared.captured.network, examples))
+    lr = float(f"{default_lr(config, masked=masked, damage=lost):.2g}")
+    job.ledger.remark(
+        f"learning rate {lr:g}: before the training outputs differed from the original's by "
+        f"{lost:.1%} of their variance"
+    )
+    return replace(config, lr=lr)

@@ -2,6 +2,7 @@
 
 from prunecli.recovery.applying import changes_for
 from prunecli.recovery.companion import Companion, chain
+from prunecli.recovery.damage import damage
 from prunecli.recovery.densify import DenseAtEnd
 from prunecli.recovery.driving import check_driving
 from prunecli.recovery.finetuning import finetune
@@ -34,6 +35,7 @@ __all__ = [
     "check_driving",
     "check_training",
     "choose_device",
+    "damage",
     "default_lr",
     "finetune",
     "reconstruct",
