@@ -47,16 +47,17 @@ class Goal:
 
 
 def validation_score(job: Job, state: State) -> float:
-    """Score of the network as it is on the validation split, in PyTorch; see `journal`."""
+    """Score of the network as it is on the validation split, now or in an earlier process."""
+    return job.journal.once("judge", lambda: judged(job, state), pack_number, unpack_number)
+
+
+def judged(job: Job, state: State) -> float:
+    """The same, in PyTorch."""
     data = job.prepared.data
     assert data is not None
-
-    def judge() -> float:
-        with job.reporter.step("judging on the validation split"):
-            found = score(state.network, data.validation, data, job.config.train.batch_size).value
-        return crew.shared(found)
-
-    return job.journal.once("judge", judge, pack_number, unpack_number)
+    with job.reporter.step("judging on the validation split"):
+        found = score(state.network, data.validation, data, job.config.train.batch_size).value
+    return crew.shared(found)
 
 
 def check_margins(config: RunConfig, data: DataSet) -> None:

@@ -12,7 +12,8 @@ import torch
 from cli_making import SIZE, Bench, coloured, run
 from torch import Tensor
 
-from prunecli.pipeline import rounds
+from prunecli.pipeline import goal, rounds
+from prunecli.pipeline.goal import Goal
 from prunecli.pipeline.job import Job
 from prunecli.pipeline.state import State
 
@@ -191,7 +192,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch, accuracies: list[float]) -> list[S
         shown.append(state)
         return accuracies[len(shown) - 1]
 
-    monkeypatch.setattr(rounds, "validation_score", judge)
+    for module in (goal, rounds):
+        monkeypatch.setattr(module, "validation_score", judge)
     return shown
 
 
@@ -259,7 +261,7 @@ def test_undoing_a_round_leaves_the_state_before_it_bit_for_bit(
     answers: list[Tensor] = []
     real = rounds._too_bad
 
-    def keep(job: Job, state: State, budget: float) -> str | None:
+    def keep(job: Job, state: State, budget: Goal) -> str | None:
         with torch.no_grad():
             answers.append(shown[0].network(images))
         return real(job, state, budget)

@@ -26,8 +26,8 @@ from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from prunecli.cli import main
+from prunecli.pipeline import goal, statefile
 from prunecli.pipeline import journal as pipeline_journal
-from prunecli.pipeline import rounds, statefile
 from prunecli.pipeline.ledger import Ledger
 from prunecli.recovery import finetuning
 
@@ -686,7 +686,7 @@ def test_rounds_that_are_taken_back(
         judged.append([0.95, 0.94, 0.80, 0.945, 0.945][len(judged)])
         return judged[-1]
 
-    monkeypatch.setattr(rounds, "_validation", scripted)
+    monkeypatch.setattr(goal, "judged", scripted)
     for folder in (whole, struck):
         folder.mkdir()
     monkeypatch.chdir(whole)

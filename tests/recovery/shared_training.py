@@ -105,11 +105,18 @@ CASES: dict[str, Case] = {
     "penalty": Case(mlp, LATE, companion=penalised),
     "accumulated": Case(cnn, dataclasses.replace(LATE, accumulate=3)),
     "part of an epoch": Case(mlp, dataclasses.replace(LATE, epochs=1.5)),
+    "averages and mixtures": Case(cnn, dataclasses.replace(LATE, ema=0.9, mixup=0.4, cutmix=1.0)),
     "other dropout": Case(dropouts, LATE),
 }
 
 
-GOING_ON = ("batch norm and dropout", "growing masks", "accumulated", "other dropout")
+GOING_ON = (
+    "batch norm and dropout",
+    "growing masks",
+    "accumulated",
+    "averages and mixtures",
+    "other dropout",
+)
 
 
 class Pages:
