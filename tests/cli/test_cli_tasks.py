@@ -384,7 +384,13 @@ def test_max_drop_as_a_share_of_a_number(folders: dict[str, Path], here: Path) -
         ("Signals", ("--task", "multilabel", "--label-smoothing", "0.1"), "--label-smoothing"),
         ("Signals", ("--task", "nothing"), "--task: one of classification, multilabel"),
         ("Signals", ("--task", "x=nothing"), "--task: OUTPUT=TASK:WEIGHT is needed"),
-        ("Signals", ("--task", "match", "--strategy", "weight", "--criterion", "snip"), "no loss"),
+        (
+            "Signals",
+            ("--task", "match", "--strategy", "weight", "--criterion", "snip"),
+            "no labels",
+        ),
+        ("Signals", ("--task", "match", "--criterion", "l2:1,taylor:1"), "taylor:1: looks at a"),
+        ("Signals", ("--task", "match", "--strategy", "layer", "--criterion", "loss"), "no labels"),
     ],
 )
 def test_what_does_not_fit_is_refused(
