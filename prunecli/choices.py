@@ -232,6 +232,18 @@ ON_DATA = frozenset(
 """Criteria that look at calibration examples, whatever the strategy."""
 
 
+WITHOUT_LOSS = frozenset(
+    {
+        Criterion.WANDA,
+        Criterion.ACTIVATION,
+        Criterion.APOZ,
+        Criterion.ACTIVATION_VARIANCE,
+        Criterion.SIMILARITY,
+    }
+)
+"""Criteria that look at what happens inside the network, not at its loss."""
+
+
 def needs_data(strategy: Strategy, criterion: Criterion) -> bool:
     """Whether calibration examples are needed.
 
@@ -239,3 +251,8 @@ def needs_data(strategy: Strategy, criterion: Criterion) -> bool:
     """
     trajectory = strategy is Strategy.WEIGHT and criterion is Criterion.VARIANCE
     return criterion in ON_DATA or trajectory
+
+
+def needs_loss(strategy: Strategy, criterion: Criterion) -> bool:
+    """Whether examples need targets."""
+    return needs_data(strategy, criterion) and criterion not in WITHOUT_LOSS

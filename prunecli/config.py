@@ -250,6 +250,7 @@ class RunConfig:
             )
         check_range("--atol", self.atol, NOT_NEGATIVE, "e.g. --atol 1e-4")
         _check_needs(self)
+        _check_labels(self)
         _check_training(self)
 
 
@@ -321,6 +322,26 @@ def _check_needs(config: RunConfig) -> None:
             raise ConfigError(
                 f"{flag}: needs training before, got --epochs {config.train.epochs:g}",
                 "raise --epochs",
+            )
+
+
+def _check_labels(config: RunConfig) -> None:
+    """Refuse criteria that look at a loss where there are no labels.
+
+    Raises:
+        ConfigError: such a criterion.
+    """
+    task = None if config.data is None else config.data.task
+    if task is None or task.labelled:
+        return
+    for strategy in config.removal.strategies:
+        criterion = config.removal.criterion(strategy)
+        if criterion.needs_loss(strategy):
+            raise ConfigError(
+                f"--criterion {criterion.in_words()}: looks at a loss, got --task "
+                f"{task.in_words()}, for which there are no labels",
+                "use a --criterion that needs none: l2, wanda or activation (for layers: "
+                "similarity)",
             )
 
 

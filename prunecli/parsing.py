@@ -299,7 +299,9 @@ def parse_task(text: str) -> TaskConfig:
     if stripped in tuple(TaskName):
         return TaskConfig(TaskName(stripped))
     _, colon, end = stripped.rpartition(":")
-    if colon and end.replace(".", "_").isidentifier() and "=" not in stripped:
+    # A path may hold "=", as several outputs do.
+    named = ".py:" in stripped or "=" not in stripped
+    if colon and named and end.replace(".", "_").isidentifier():
         return TaskConfig(custom=stripped)
     if "=" in stripped:
         return TaskConfig(heads=tuple(_head(part) for part in stripped.split(",")))

@@ -19,6 +19,7 @@ from prunecli.choices import (
     Scope,
     Strategy,
     needs_data,
+    needs_loss,
 )
 from prunecli.errors import ConfigError
 from prunecli.shares import percent
@@ -158,6 +159,10 @@ class Mixture:
     def needs_data(self, strategy: Strategy) -> bool:
         """Whether calibration examples are needed."""
         return any(needs_data(strategy, criterion) for criterion, _ in self.parts)
+
+    def needs_loss(self, strategy: Strategy) -> bool:
+        """Whether these examples need targets."""
+        return any(needs_loss(strategy, criterion) for criterion, _ in self.parts)
 
 
 def mixture(criterion: Criterion) -> Mixture:

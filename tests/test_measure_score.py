@@ -12,6 +12,7 @@ import torch
 from test_measure_session import WEIGHT, examples, write_linear
 
 from prunecli.compat import _compiled_part_loads, declare_missing_operators
+from prunecli.data import batching
 from prunecli.errors import DataError, ModelError, VerificationError
 from prunecli.measure.score import Score, score_file
 from prunecli.measure.session import Array, fit_batch
@@ -73,6 +74,32 @@ def test_accuracy_over_the_whole_split(tmp_path: Path, fixed: int | str, size: i
     common = max(int((targets == 0).sum()), int((targets == 1).sum()))
     assert (found.metric, found.value, found.examples) == (ACCURACY, right / 23, 23)
     assert found.chance == common / 23
+
+
+@pytest.mark.parametrize(
+    ("elements", "step", "expected"),
+    [(3, 1, 256), (25, 1, 40), (25, 16, 32), (500, 1, 2), (5000, 1, 1), (5000, 16, 16)],
+)
+def test_batches_are_smaller_where_outputs_are_large(
+    elements: int, step: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "MOST_ELEMENTS", 1000)
+    assert batching.fitting_batch(256, elements, step) == expected
+
+
+def test_large_outputs_are_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def answer(x: Array) -> Array:
+        asked.append(len(x))
+        return np.float32(np.tile([1, 0, 0, 0], (len(x), 1)))
+
+    targets = np.array([0, 1] * 8)
+    monkeypatch.setattr(batching, "MOST_ELEMENTS", 12)
+    found = score_answers(answer, examples(16), targets, CLASSIFICATION, size=8)
+    assert (found.value, found.examples) == (0.5, 16)
+    # First one, to see how large its outputs are.
+    assert asked == [1, 3, 3, 2, 3, 3, 2]
 
 
 def test_accuracy_is_top_one_and_counts_examples_not_classes() -> None:

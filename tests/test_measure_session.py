@@ -1,6 +1,7 @@
 """Opening ONNX files, feeding them, and their size; files are built by hand, without torch."""
 
 import gzip
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from prunecli.errors import ModelError
-from prunecli.measure.session import RuntimeInput, fit_batch, open_session, predict
+from prunecli.measure.session import Array, RuntimeInput, fit_batch, open_session, predict
 from prunecli.measure.size import FileSize, file_size
 
 WEIGHT = np.array([[1.0, -1.0], [2.0, 0.5], [0.0, 3.0]], dtype=np.float32)
@@ -57,6 +58,26 @@ def test_predict_hides_a_fixed_batch(tmp_path: Path, count: int) -> None:
     (outputs,) = predict(session, (x,))
     assert outputs.shape == (count, 2)
     np.testing.assert_allclose(outputs, x @ WEIGHT, rtol=1e-6)
+
+
+class AuxiliaryLoss:
+    """Answers batches of 4 with their rows and one number."""
+
+    batch_size = 4
+
+    def fit(self, examples: Sequence[Array], size: int) -> tuple[Array, ...]:
+        return tuple(examples)
+
+    def run(self, batch: Sequence[Array]) -> tuple[Array, ...]:
+        return batch[0], np.float32(batch[0].sum()), np.zeros(3)
+
+
+@pytest.mark.parametrize("count", [3, 4, 9])
+def test_outputs_without_examples_stay_as_they_are(count: int) -> None:
+    x = np.arange(count)
+    rows, number, three = predict(AuxiliaryLoss(), (x,))
+    assert rows.tolist() == x.tolist()
+    assert (number.shape, three.shape) == ((), (3,))
 
 
 def test_fit_batch_cuts_and_repeats() -> None:

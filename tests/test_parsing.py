@@ -208,6 +208,7 @@ DIGIT = HeadConfig("digit", TaskName.CLASSIFICATION)
             TaskConfig(heads=(DIGIT, HeadConfig("tilt", TaskName.REGRESSION, 0.5))),
         ),
         ("my tasks/own.py:Task", TaskConfig(custom="my tasks/own.py:Task")),
+        ("/runs/lr=1/own.py:Task", TaskConfig(custom="/runs/lr=1/own.py:Task")),
         ("package.own:Tasks.first", TaskConfig(custom="package.own:Tasks.first")),
     ],
 )

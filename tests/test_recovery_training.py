@@ -20,7 +20,7 @@ from prunecli.recovery import Epoch, check_training, finetune, score
 from prunecli.recovery.augment import augmentation_for
 from prunecli.recovery.optimizer import make_optimizer
 from prunecli.recovery.records import epoch_line, in_time
-from prunecli.tasks import CLASSIFICATION, REGRESSION, Labels
+from prunecli.tasks import CLASSIFICATION, REGRESSION, Labels, Tensors
 from prunecli.tasks.classes import ACCURACY
 from prunecli.tasks.numbers import MSE
 from prunecli.tuning import TrainConfig
@@ -407,6 +407,42 @@ def test_a_graph_with_a_fixed_batch_is_trained_and_scored_with_it() -> None:
     assert "each epoch leaves out 2 of 50 examples at random" in result.notes
     with pytest.raises(ConfigError, match="takes batches of 4, got 3 training examples"):
         finetune(fixed, table(3), config, SilentReporter())
+
+
+class WithLoss(nn.Module):
+    """A second output that has no examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = perceptron()
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = self.body(inputs)
+        return outputs, outputs.square().mean()
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_outputs_that_are_not_read_may_have_no_examples(fixed: bool) -> None:
+    data = table(50)
+    network, alone = captured(WithLoss(), 6, fixed=fixed), captured(perceptron(), 6)
+    assert score(network, data.choose, data, 64) == score(alone, data.choose, data, 64)
+
+
+@pytest.mark.parametrize("what", ["detached", "whole", "constant"])
+def test_a_loss_without_gradients_is_refused(what: str) -> None:
+    def loss(outputs: Tensors, targets: Tensors, smoothing: float) -> Tensor:
+        right = outputs[0].argmax(1) == targets[0]
+        made = {
+            "detached": outputs[0].detach().mean(),
+            "whole": right.sum(),
+            "constant": torch.tensor(1.0),
+        }
+        return made[what]
+
+    data = table(50)
+    data = dataclasses.replace(data, task=dataclasses.replace(data.task, loss=loss))
+    with pytest.raises(ModelError, match="fine-tuning: the loss must change with the weights"):
+        finetune(captured(perceptron(), 6), data, TrainConfig(epochs=1), SilentReporter())
 
 
 def test_outputs_must_fit_the_task() -> None:

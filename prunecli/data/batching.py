@@ -12,6 +12,21 @@ from torch import Tensor
 from prunecli.data.records import Split
 from prunecli.tasks import Tensors
 
+MOST_ELEMENTS = 1 << 26
+"""Numbers in the outputs of a batch that is only judged: 256 MiB in single precision."""
+
+
+def fitting_batch(batch_size: int, elements: int, step: int = 1) -> int:
+    """`batch_size`, or fewer examples where their outputs would take too much memory.
+
+    Args:
+        elements: of the outputs for one example.
+        step: the only batch size that the network takes; then whole batches of it.
+    """
+    if batch_size * elements <= MOST_ELEMENTS:
+        return batch_size
+    return max(step, MOST_ELEMENTS // elements // step * step)
+
 
 def batches(
     split: Split,

@@ -6,13 +6,14 @@ the same ones that choose the best epoch.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from prunecli.data.batching import fitting_batch
 from prunecli.errors import DataError, VerificationError
 from prunecli.measure.session import Array, Executor, open_session, predict
 from prunecli.metric import Metric
@@ -66,9 +67,7 @@ def score_file(
     """
     executor, meter, done = open_session(path, threads), task.meter(), 0
     with reporter.step(f"scoring {path.name}", total=examples) as step:
-        for inputs, targets in batches:
-            if len(inputs[0]) == 0:
-                continue
+        for inputs, targets in _small_enough(executor, batches):
             outputs = predict(executor, inputs)
             _check_numbers(path, task.outputs, outputs)
             meter.update(_tensors(outputs), _tensors(targets))
@@ -80,6 +79,21 @@ def score_file(
     if not math.isfinite(found.value):
         raise _not_a_number(path, "infinity")
     return Score(task.metric, found.value, done, found.chance, found.others)
+
+
+def _small_enough(executor: Executor, batches: Batches) -> Iterator[tuple[Arrays, Arrays]]:
+    """The batches, cut where their outputs (a score for each of 50,000 words at each of 1,000
+    tokens) would not fit the memory. The first example tells how large its outputs are."""
+    step, elements = executor.batch_size or 1, 0
+    for inputs, targets in batches:
+        count = len(inputs[0])
+        if count > step and not elements:
+            first = tuple(item[:1] for item in inputs)
+            elements = max(1, sum(item.size for item in predict(executor, first)))
+        size = fitting_batch(max(count, 1), elements, step)
+        for start in range(0, count, size):
+            rows = slice(start, start + size)
+            yield tuple(item[rows] for item in inputs), tuple(item[rows] for item in targets)
 
 
 def _tensors(arrays: Arrays) -> tuple[torch.Tensor, ...]:

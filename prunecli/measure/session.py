@@ -146,14 +146,21 @@ def predict(executor: Executor, examples: Sequence[Array]) -> tuple[Array, ...]:
         examples: one array (N, ...) for each input, N at least 1.
 
     Returns:
-        One array (N, ...) for each output: a fixed batch's padding is dropped again.
+        One array (N, ...) for each output: a fixed batch's padding is dropped again. Of an output
+        without examples (an auxiliary loss) what it was for the first of the network's batches.
     """
     size = executor.batch_size
     if size is None:
         return executor.run(examples)
-    parts = []
-    for start in range(0, len(examples[0]), size):
-        chunk = tuple(item[start : start + size] for item in examples)
-        outputs = executor.run(tuple(fit_batch(item, size) for item in chunk))
-        parts.append(tuple(item[: len(chunk[0])] for item in outputs))
-    return tuple(np.concatenate(items) for items in zip(*parts, strict=True))
+    chunks = (
+        [fit_batch(item[start : start + size], size) for item in examples]
+        for start in range(0, len(examples[0]), size)
+    )
+    found = zip(*map(executor.run, chunks), strict=True)
+    return tuple(_joined(items, size, len(examples[0])) for items in found)
+
+
+def _joined(outputs: Sequence[Array], size: int, count: int) -> Array:
+    """The first `count` examples of batches of `size`."""
+    holds_examples = outputs[0].shape[:1] == (size,)
+    return np.concatenate(outputs)[:count] if holds_examples else outputs[0]

@@ -7,21 +7,17 @@ and types, bound to its outputs, or an error. Trains nothing.
 from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from prunecli.config import InputSpec, TaskConfig
-from prunecli.data import DataSet, Split, batches
+from prunecli.data import DataSet, Split
 from prunecli.data.source import words_of
-from prunecli.data.storage import allocate
 from prunecli.errors import DataError
 from prunecli.graph.capture import Captured, output_shapes
 from prunecli.graph.inputs import EXAMPLE_BATCH, Example, of_shape, positional
-from prunecli.tasks import Fit, Task, Tensors, bound, in_numbers
-from prunecli.tasks.match import numbers_of
-
-ANSWERING_BATCH = 64
+from prunecli.pipeline.answering import answered
+from prunecli.tasks import Fit, Task, bound, in_numbers
 
 
 def spelt(name: str) -> str:
@@ -67,7 +63,7 @@ def fitted(data: DataSet, captured: Captured, config: TaskConfig | None) -> Data
 
     Raises:
         ConfigError: `--task` names an output that does not exist.
-        DataError: inputs or targets do not fit the network.
+        DataError: inputs or targets do not fit the network, or its outputs the task.
     """
     names = [node.name for node in captured.network.graph.find_nodes(op="placeholder")]
     data = _in_order(data, names)
@@ -85,7 +81,7 @@ def fitted(data: DataSet, captured: Captured, config: TaskConfig | None) -> Data
     targets = tuple(tuple(item.shape[1:]) for item in data.train.targets)
     task.check(Fit(output_shapes(captured), data.labels, targets))
     data = replace(data, task=task)
-    return data if task.labelled else _answered(data, captured)
+    return data if task.labelled else answered(data, captured)
 
 
 def _in_order(data: DataSet, names: list[str]) -> DataSet:
@@ -155,40 +151,6 @@ def _check_whole(said: str, values: Tensor, limit: int) -> None:
             f"{said}: indices must lie in 0 to {limit - 1}, got {low if low < 0 else high}",
             "use the vocabulary that the network was trained with",
         )
-
-
-def _answered(data: DataSet, captured: Captured) -> DataSet:
-    """What the original says, as the targets of what is judged. Training asks it anew, since its
-    inputs may be changed on the way."""
-
-    def of(split: Split) -> Split:
-        return replace(split, targets=_answers(split, data, captured))
-
-    return replace(data, choose=of(data.choose), validation=of(data.validation))
-
-
-def _answers(split: Split, data: DataSet, captured: Captured) -> Tensors:
-    """The original's outputs, in memory or in a file as examples are."""
-    held: list[Tensor] = []
-    size = ANSWERING_BATCH if captured.dynamic_batch else captured.batch
-    # A fixed batch is filled up by starting over.
-    order = torch.arange(-(-len(split) // size) * size) % len(split)
-    order = order[: len(split)] if captured.dynamic_batch else order
-    start = 0
-    with torch.no_grad():
-        for inputs, _ in batches(replace(split, targets=()), data.prepare, size, order=order):
-            found = captured.network(*inputs)
-            outputs = numbers_of(found if isinstance(found, tuple) else (found,))
-            if not held:
-                held = [
-                    torch.from_numpy(allocate((len(split), *item.shape[1:]), np.float32))
-                    for item in outputs
-                ]
-            for own, item in zip(held, outputs, strict=True):
-                left = min(size, len(split) - start)
-                own[start : start + left] = item[:left].float()
-            start += size
-    return tuple(held)
 
 
 def note_outputs(task: Task, captured: Captured) -> str | None:

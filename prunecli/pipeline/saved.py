@@ -13,7 +13,7 @@ from typing import Any
 from prunecli.config import RunConfig
 from prunecli.errors import ConfigError
 from prunecli.pipeline.state import EmptiedPlan, Step
-from prunecli.records import from_plain, to_plain
+from prunecli.records import MALFORMED, from_plain, to_plain
 from prunecli.report.record import Report
 from prunecli.selection.layers import LayerPlan, layer_plan_from_json
 from prunecli.selection.plan import Plan, plan_from_json
@@ -59,7 +59,7 @@ def plans_from_json(text: str) -> tuple[Step, ...]:
         document = json.loads(text)
         _check_version(document)
         steps = [(step["removes"], step["plan"]) for step in document["steps"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except MALFORMED as error:
         raise ConfigError(f"plan: cannot be read: {error}", "give a plan.json file") from error
     return tuple(_step(removes, plan) for removes, plan in steps)
 
@@ -160,14 +160,14 @@ def read_saved(path: Path) -> Saved:
         _check_version(document)
         return Saved(
             from_plain(RunConfig, document["config"]),
-            document["sha256"],
+            from_plain(str, document["sha256"]),
             plans_from_json(json.dumps(document["plans"])),
-            tuple(document["masked"]),
+            tuple(from_plain(str, name) for name in document["masked"]),
             from_plain(Report, document["report"]),
-            document["trained"],
+            from_plain(bool, document["trained"]),
             _beside(path, Path(document["program"])),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *MALFORMED) as error:
         raise ConfigError(
             f"run {path}: cannot be read: {error}", "prune again to make a new one"
         ) from error

@@ -24,8 +24,9 @@ from prunecli.errors import StateError
 from prunecli.files import sha256_of
 from prunecli.graph.nodes import operator_name
 from prunecli.pipeline.prepare import Prepared
-from prunecli.records import from_plain, to_plain
+from prunecli.records import MALFORMED, from_plain, to_plain
 from prunecli.recovery import choose_device
+from prunecli.tasks import Task
 
 STATE_VERSION = 2
 START_FILE = "start.json"
@@ -112,7 +113,7 @@ def network_print(network: fx.GraphModule) -> str:
 
 def data_print(data: DataSet) -> str:
     """SHA-256 over labels and some examples of each split, and how they are prepared."""
-    words = (data.task.name, data.labels, data.names, data.preprocess)
+    words = (_name_of(data.task), data.labels, data.names, data.preprocess)
     digest = hashlib.sha256(str(words).encode())
     for split in (data.train, data.choose, data.validation):
         # Without labels, targets are what the original answers: no part of the data.
@@ -121,6 +122,13 @@ def data_print(data: DataSet) -> str:
             digest.update(f"{len(split)} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _name_of(task: Task) -> str:
+    """What `--task` says, of a file only what it names there: from another folder, its path is
+    another one. The code itself is in `Start.task`."""
+    file, _, name = task.name.rpartition(":")
+    return name if file.endswith(".py") else task.name
 
 
 def _some(tensor: Tensor) -> Tensor:
@@ -190,7 +198,7 @@ def read_start(state: Path) -> Start:
                 "go on with the version of prunecli that began it, or prune again",
             )
         return from_plain(Start, document)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *MALFORMED) as error:
         raise StateError(
             f"state {path}: cannot be read: {error}", "prune again: a new run starts over"
         ) from error

@@ -45,7 +45,9 @@ def score_placed(
         ):
             count = len(inputs[0])
             filled = tuple(_filled(item, fixed) for item in inputs)
-            outputs = tuple(item[:count] for item in forward(network, filled, placement))
+            outputs = tuple(
+                _own(item, count, fixed) for item in forward(network, filled, placement)
+            )
             _check_finite(data.task.outputs, outputs, split)
             meter.update(outputs, targets)
     return meter.compute()
@@ -65,6 +67,13 @@ def forward(network: GraphModule, inputs: Tensors, placement: Placement) -> Tens
     """The network's outputs for `inputs`, each `(B, ...)`."""
     outputs = network(*placement.fit(inputs))
     return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def _own(output: Tensor, count: int, fixed: int | None) -> Tensor:
+    """What an output says of the `count` examples that were not added by `_filled`; one without
+    examples (an auxiliary loss) as it is."""
+    filled = fixed is not None and count < fixed and output.shape[:1] == (fixed,)
+    return output[:count] if filled else output
 
 
 def _filled(inputs: Tensor, size: int | None) -> Tensor:

@@ -14,6 +14,7 @@ from torch.fx import GraphModule
 
 from prunecli import crew
 from prunecli.data import DataSet
+from prunecli.errors import ModelError
 from prunecli.progress import Reporter
 from prunecli.recovery.applying import Changes
 from prunecli.recovery.companion import Companion
@@ -86,6 +87,9 @@ def _pass(
 
     Both are means over the `examples` of the step, so that what processes and batches come to adds
     up to what one batch of them all would.
+
+    Raises:
+        ModelError: what is minimised does not depend on the weights.
     """
     part = part_of(len(inputs[0]))
     share = share_of(part, targets, job.data.task.weight) * part.total / examples
@@ -102,5 +106,11 @@ def _pass(
     penalty = job.companion.penalty() if first else None
     if penalty is not None:
         total = total + penalty / crew.size()
+    if not total.requires_grad:
+        raise ModelError(
+            f"{job.title}: the loss must change with the weights, got one without gradients "
+            f"(--task {job.data.task.name})",
+            "compute it from the outputs as they are: no .item(), .detach(), argmax or integers",
+        )
     job.driver.backward(total)
     return torch.stack([loss.detach() * share, total.detach()])

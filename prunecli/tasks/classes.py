@@ -23,11 +23,12 @@ from prunecli.tasks.gauges import (
     MulticlassAccuracy,
     MulticlassF1Score,
     MulticlassJaccardIndex,
-    Perplexity,
 )
 from prunecli.tasks.rows import (
     RowMeter,
     Rows,
+    Tally,
+    Uncertainty,
     constant_perplexity,
     cross_entropy,
     divergence,
@@ -128,8 +129,10 @@ def _pixels(outputs: Tensors, targets: Tensors) -> tuple[Tensor, Tensor]:
         scores = F.interpolate(scores, masks.shape[1:], mode="bilinear", align_corners=False)
     if scores.shape[1] == 1:
         scores = torch.cat((torch.zeros_like(scores), scores), 1)
-    labels = masks.masked_fill(masks == UNMARKED, IGNORED)
-    return scores.movedim(1, -1).flatten(0, 2), labels.flatten()
+    # Where there is a class 255, it is one.
+    if scores.shape[1] <= UNMARKED:
+        masks = masks.masked_fill(masks == UNMARKED, IGNORED)
+    return scores.movedim(1, -1).flatten(0, 2), masks.flatten()
 
 
 def _loss(rows: Rows, outputs: Tensors, targets: Tensors, smoothing: float) -> Tensor:
@@ -162,29 +165,24 @@ def _macro_f1(classes: int) -> Gauge:
     return MulticlassF1Score(classes, average="macro", validate_args=False)
 
 
-def _gauges_of_examples(classes: int) -> Mapping[Metric, Gauge]:
+def _gauges_of_examples(classes: int) -> Mapping[Metric, Tally]:
     top_5 = {}
     if classes > 5:
         top_5[TOP_5] = MulticlassAccuracy(classes, top_k=5, average="micro", validate_args=False)
     return {ACCURACY: _accuracy(classes), **top_5, MACRO_F1: _macro_f1(classes)}
 
 
-def _gauges_of_tokens(classes: int) -> Mapping[Metric, Gauge]:
+def _gauges_of_tokens(classes: int) -> Mapping[Metric, Tally]:
     return {TOKEN_ACCURACY: _accuracy(classes), MACRO_F1: _macro_f1(classes)}
 
 
-def _gauges_of_pixels(classes: int) -> Mapping[Metric, Gauge]:
+def _gauges_of_pixels(classes: int) -> Mapping[Metric, Tally]:
     union = MulticlassJaccardIndex(classes, average="macro", validate_args=False)
     return {MEAN_IOU: union, PIXEL_ACCURACY: _accuracy(classes)}
 
 
-def _gauges_of_words(classes: int) -> Mapping[Metric, Gauge]:
-    return {PERPLEXITY: Perplexity().set_dtype(torch.float64)}
-
-
-def _as_sequence(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows as one sequence, in double precision: a perplexity is the product of many numbers."""
-    return scores.double()[None], labels[None]
+def _gauges_of_words(classes: int) -> Mapping[Metric, Tally]:
+    return {PERPLEXITY: Uncertainty()}
 
 
 def _check(form: _Form, fit: Fit) -> None:
@@ -232,7 +230,7 @@ def _task(
     form: _Form,
     rows: Rows,
     metric: Metric,
-    gauges: Callable[[int], Mapping[Metric, Gauge]],
+    gauges: Callable[[int], Mapping[Metric, Tally]],
     chance: Callable[[Tensor], float] | None,
     **special: Any,
 ) -> Task:
@@ -265,9 +263,6 @@ NEXT_TOKENS = _task(
     PERPLEXITY,
     _gauges_of_words,
     constant_perplexity,
-    meter=lambda: RowMeter(
-        _next_tokens, _gauges_of_words, constant_perplexity, SHARES, _as_sequence
-    ),
     weight=lambda targets: rows_that_count((targets[0][:, 1:],)),
 )
 MASKED_TOKENS = _task(
@@ -276,7 +271,4 @@ MASKED_TOKENS = _task(
     PERPLEXITY,
     _gauges_of_words,
     constant_perplexity,
-    meter=lambda: RowMeter(
-        partial(_tokens, _MASKED), _gauges_of_words, constant_perplexity, SHARES, _as_sequence
-    ),
 )

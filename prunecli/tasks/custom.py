@@ -142,11 +142,16 @@ class _CustomMeter:
             found = self._call(self._gauge.compute)
         else:
             outputs, targets = (
-                tuple(torch.cat(items) for items in zip(*side, strict=True))
+                tuple(_joined(items) for items in zip(*side, strict=True))
                 for side in zip(*self._batches, strict=True)
             )
             found = self._call(self._metric, _plain(outputs), _plain(targets))
         return Scores(_number(self._spec, found))
+
+
+def _joined(batches: Tensors) -> Tensor:
+    """Examples of all batches; of single numbers (an auxiliary loss), one for each batch."""
+    return torch.cat([item.reshape(1) if item.dim() == 0 else item for item in batches])
 
 
 def _number(spec: str, found: Any) -> float:

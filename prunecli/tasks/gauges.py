@@ -18,7 +18,6 @@ from torchmetrics.classification import (  # noqa: E402
     MultilabelF1Score,
 )
 from torchmetrics.regression import MeanSquaredError, R2Score  # noqa: E402
-from torchmetrics.text import Perplexity  # noqa: E402
 
 # Several processes score the same examples, or only one scores a file while the others do something
 # else: metrics, the user's own too, must not wait for those of the others and add them up.
@@ -32,6 +31,5 @@ __all__ = [
     "MulticlassJaccardIndex",
     "MultilabelAveragePrecision",
     "MultilabelF1Score",
-    "Perplexity",
     "R2Score",
 ]

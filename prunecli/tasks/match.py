@@ -4,6 +4,8 @@ Stage: tasks. In: nothing. Out: one `Task`. Its targets, where something is judg
 original's outputs.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,20 +14,53 @@ from prunecli.choices import TaskName
 from prunecli.errors import ConfigError, DataError
 from prunecli.metric import Metric
 from prunecli.tasks.rows import no_examples
-from prunecli.tasks.task import Fit, Scores, Task, Tensors
+from prunecli.tasks.task import Scores, Task, Tensors
 
 RELATIVE_ERROR = Metric(
     "relative_error", "relative error", True, False, "of the outputs", "saying nothing scores"
 )
 AGREEMENT = Metric("agreement", "agreement", True, True)
 
+PIECE = 1 << 22
+"""Numbers that are compared at once."""
+
 TINY = 1e-12
 """Added to mean squares that are divided by."""
 
 
 def numbers_of(outputs: Tensors) -> Tensors:
-    """The outputs that can be made equal: those that hold numbers."""
-    return tuple(item for item in outputs if item.is_floating_point())
+    """The outputs that can be made equal: those that hold numbers, and more than a single one for
+    all examples together (an auxiliary loss)."""
+    return tuple(item for item in outputs if item.is_floating_point() and item.dim())
+
+
+def answers_of(outputs: Tensors, count: int) -> Tensors:
+    """The original's outputs for `count` examples, as far as they can be matched.
+
+    Raises:
+        DataError: there are none, or one that does not say which example it is about.
+    """
+    found = numbers_of(outputs)
+    if not found:
+        got = ", ".join(_in_words(item) for item in outputs)
+        raise DataError(
+            f"data: --task match needs outputs with a decimal point for each example, got {got}",
+            "return scores instead of classes, or leave out --data to prune without training",
+        )
+    for item in found:
+        if len(item) != count:
+            raise DataError(
+                f"data: --task match needs outputs that count examples on their first axis, got "
+                f"{_in_words(item)} for {count} examples",
+                "let forward return them batch first, or leave out --data to prune without "
+                "training",
+            )
+    return found
+
+
+def _in_words(output: Tensor) -> str:
+    """`float32 (2, 10)`."""
+    return f"{str(output.dtype).removeprefix('torch.')} {tuple(output.shape)}"
 
 
 def _loss(outputs: Tensors, targets: Tensors, smoothing: float) -> Tensor:
@@ -60,9 +95,9 @@ class _MatchMeter:
         self._apart = self._apart or [0.0] * len(pairs)
         self._size = self._size or [0.0] * len(pairs)
         for place, (said, meant) in enumerate(pairs):
-            one, two = said.detach().double(), meant.double()
-            self._apart[place] += float((one - two).square().sum())
-            self._size[place] += float(two.square().sum())
+            for one, two in _pieces(said.detach(), meant):
+                self._apart[place] += float((one - two).square().sum())
+                self._size[place] += float(two.square().sum())
         said, meant = pairs[0]
         axis = _axis_of_classes(said)
         if axis is not None:
@@ -82,17 +117,18 @@ class _MatchMeter:
         return Scores(sum(errors) / len(errors), 1.0, ((AGREEMENT, agreement),))
 
 
+def _pieces(said: Tensor, meant: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Both in double precision, as much at once as takes little memory."""
+    pieces = (torch.split(item.flatten(), PIECE) for item in (said, meant))
+    for one, two in zip(*pieces, strict=True):
+        yield one.double(), two.double()
+
+
 def _axis_of_classes(output: Tensor) -> int | None:
     """Where one of several stands out, if there is such an axis: the channels of an image, else
     the last one."""
     axis = 1 if output.dim() >= 4 else output.dim() - 1
     return axis if axis > 0 and output.shape[axis] > 1 else None
-
-
-def _check(fit: Fit) -> None:
-    """Everything has outputs to be matched; see `numbers_of`."""
-    if not any(fit.outputs):
-        raise DataError("data: --task match needs outputs for each example", "leave out --data")
 
 
 MATCH = Task(
@@ -101,7 +137,8 @@ MATCH = Task(
     _loss,
     _distance,
     _MatchMeter,
-    _check,
+    # Whether there are outputs to match, the first batch of answers tells; see `answers_of`.
+    lambda _: None,
     share=1.0,
     labelled=False,
     outputs=None,

@@ -57,6 +57,33 @@ def _squared_distance(
     return F.mse_loss(outputs[0], wanted[0])
 
 
+class _Spread:
+    """Variances of columns, from batch to batch (Chan, Golub & LeVeque 1983, "Algorithms for
+    computing the sample variance")."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first = self._mean = self._squares = torch.zeros(())
+
+    def update(self, rows: Tensor) -> None:
+        """Take in `(N, K)` numbers in double precision, N at least 1."""
+        if not self.count:
+            self._first = rows[0].clone()
+            self._mean = self._squares = torch.zeros_like(self._first)
+        # As seen from the first row, so that numbers that are all the same vary by exactly 0.
+        rows = rows - self._first
+        mean, total = rows.mean(0), self.count + len(rows)
+        apart = mean - self._mean
+        own = (rows - mean).square().sum(0)
+        self._squares = self._squares + own + apart.square() * (self.count * len(rows) / total)
+        self._mean = self._mean + apart * (len(rows) / total)
+        self.count = total
+
+    def variance(self) -> float:
+        """The mean over columns."""
+        return float((self._squares / self.count).mean())
+
+
 class _NumberMeter:
     """Squared error and R2 over all examples."""
 
@@ -64,7 +91,7 @@ class _NumberMeter:
         # Double precision: targets far from zero (years, prices) cancel in single precision.
         self._error = MeanSquaredError().set_dtype(torch.float64)
         self._r2 = R2Score().set_dtype(torch.float64)
-        self._seen: list[Tensor] = []
+        self._spread = _Spread()
 
     def update(self, outputs: Tensors, targets: Tensors) -> None:
         """Take in one batch; see `Meter`."""
@@ -76,15 +103,14 @@ class _NumberMeter:
         )
         self._error.update(answers.flatten(), meant.flatten())
         self._r2.update(answers.squeeze(1), meant.squeeze(1))
-        self._seen.append(meant)
+        self._spread.update(meant)
 
     def compute(self) -> Scores:
         """The scores of everything taken in; see `Meter`."""
-        if not self._seen:
+        if not self._spread.count:
             raise no_examples()
-        targets = torch.cat(self._seen)
-        chance = float(targets.var(0, correction=0).mean())
-        r2 = float(self._r2.compute()) if len(targets) > 1 and chance > 0 else None
+        chance = self._spread.variance()
+        r2 = float(self._r2.compute()) if self._spread.count > 1 and chance > 0 else None
         return Scores(float(self._error.compute()), chance, ((R2, r2),))
 
 

@@ -5,6 +5,7 @@ classes. Out: losses, distances, scores. Knows no shape of any network.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,11 +13,14 @@ from torch.nn import functional as F
 
 from prunecli.errors import DataError
 from prunecli.metric import Metric
-from prunecli.tasks.gauges import Gauge
 from prunecli.tasks.task import IGNORED, Scores, Tensors
 
 Rows = Callable[[Tensors, Tensors], tuple[Tensor, Tensor]]
 """Outputs and targets of a batch to rows."""
+
+
+PIECE = 1 << 22
+"""Scores that are looked at at once."""
 
 
 def cross_entropy(scores: Tensor, labels: Tensor, smoothing: float) -> Tensor:
@@ -57,27 +61,63 @@ def check_labels(labels: Tensor, classes: int) -> None:
         )
 
 
+class Tally(Protocol):
+    """A metric over rows: one of torchmetrics, or `Uncertainty`."""
+
+    def to(self, device: torch.device, /) -> Any:
+        """The same, for rows on that device."""
+
+    def update(self, scores: Tensor, labels: Tensor, /) -> None:
+        """Take in rows that count."""
+
+    def compute(self) -> Any:
+        """The metric of everything taken in."""
+
+
+class Uncertainty:
+    """Perplexity: `exp` of the mean cross entropy. Also where a label is all but impossible, whose
+    probability is none in single precision; and without another copy of all scores, which are many
+    (a score for every word of the vocabulary)."""
+
+    def __init__(self) -> None:
+        self._total = 0.0
+        self._rows = 0
+
+    def to(self, device: torch.device, /) -> "Uncertainty":
+        """See `Tally`."""
+        return self
+
+    def update(self, scores: Tensor, labels: Tensor, /) -> None:
+        """See `Tally`."""
+        size = max(1, PIECE // scores.shape[1])
+        for said, meant in zip(torch.split(scores, size), torch.split(labels, size), strict=True):
+            exact = said.to(torch.promote_types(said.dtype, torch.float32))
+            self._total += float(F.cross_entropy(exact, meant, reduction="none").double().sum())
+        self._rows += len(labels)
+
+    def compute(self) -> float:
+        """See `Tally`."""
+        return float(torch.tensor(self._total / self._rows, dtype=torch.float64).exp())
+
+
 class RowMeter:
     """Metrics over rows, the leading one first. Labels that are `IGNORED` do not count."""
 
     def __init__(
         self,
         rows: Rows,
-        gauges: Callable[[int], Mapping[Metric, Gauge]],
+        gauges: Callable[[int], Mapping[Metric, Tally]],
         chance: Callable[[Tensor], float] | None,
         shares: frozenset[Metric],
-        present: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         """
         Args:
             gauges: for a number of classes.
             chance: from how often each class occurs, shape (C,).
             shares: metrics that are a share of the rows.
-            present: rows as the gauges take them, where that is otherwise.
         """
         self._rows, self._make, self._chance, self._shares = rows, gauges, chance, shares
-        self._present = present
-        self._gauges: Mapping[Metric, Gauge] = {}
+        self._gauges: Mapping[Metric, Tally] = {}
         self._counts = torch.zeros(0, dtype=torch.int64)
 
     def update(self, outputs: Tensors, targets: Tensors) -> None:
@@ -96,9 +136,8 @@ class RowMeter:
             }
             self._counts = torch.zeros(classes, dtype=torch.int64)
         self._counts += torch.bincount(labels.cpu(), minlength=classes)
-        shown = (scores, labels) if self._present is None else self._present(scores, labels)
         for gauge in self._gauges.values():
-            gauge.update(*shown)
+            gauge.update(scores, labels)
 
     def compute(self) -> Scores:
         """The scores of everything taken in; see `Meter`."""
@@ -108,7 +147,7 @@ class RowMeter:
         chance = None if self._chance is None else self._chance(self._counts)
         return Scores(found[0][1], chance, tuple(found[1:]))
 
-    def _exact(self, metric: Metric, gauge: Gauge) -> float:
+    def _exact(self, metric: Metric, gauge: Tally) -> float:
         """A share of whole rows is known without the gauge's single-precision rounding."""
         value, number = float(gauge.compute()), int(self._counts.sum())
         return round(value * number) / number if metric in self._shares else value

@@ -8,11 +8,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from cli_making import run
+from cli_making import Ended, run
 from safetensors.torch import save_file
 from torch import nn
 
 from prunecli.loading.factory import build_module
+from prunecli.pipeline import answering
 
 NETS = """
 from torch import Tensor, nn
@@ -264,6 +265,90 @@ def test_match_needs_no_labels(folders: dict[str, Path], here: Path) -> None:
     )
 
 
+BARE = """
+import torch
+from torch import nn
+
+
+class Decided(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 4))
+
+    def forward(self, x):
+        return self.body(x).argmax(1)
+
+
+class WithLoss(Decided):
+    def forward(self, x):
+        y = self.body(x)
+        return y, y.square().mean()
+
+
+class Fixed(WithLoss):
+    def forward(self, x):
+        y = self.body(x).reshape(16, 4)
+        return y, y.square().mean()
+
+
+class Merged(Decided):
+    def forward(self, x):
+        return self.body(x).reshape(-1, 2)
+"""
+
+
+def matched(here: Path, name: str, *flags: str) -> Ended:
+    (here / "bare.py").write_text(BARE)
+    torch.manual_seed(0)
+    net, _ = build_module(f"{here / 'bare.py'}:{name}", {}, ())
+    save_file(net.state_dict(), here / "bare.safetensors")
+    np.savez(here / "bare.npz", x=signals(90, 0)["x"])
+    words = ("bare.safetensors", "--model", f"bare.py:{name}", "--data", "bare.npz", *SPEED)
+    return run("prune", *words, "--task", "match", "-o", "a.onnx", *flags)
+
+
+@pytest.mark.parametrize("name", ["WithLoss", "Fixed"])
+def test_match_goes_by_outputs_for_each_example(name: str, here: Path) -> None:
+    shape = ("--input-shape", "16,6") if name == "Fixed" else ()
+    ended = matched(here, name, "--target-params", "70%", *shape)
+    assert ended.code == 0, ended.err
+    original, *_, last = (row["score"] for row in json.loads(ended.out)["rows"])
+    assert original < 1e-5 < last < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "error", "tip"),
+    [
+        ("Decided", (), "with a decimal point for each example, got int64", "return scores"),
+        (
+            "Merged",
+            (),
+            "count examples on their first axis, got float32 (30, 2) for 15 examples",
+            "first",
+        ),
+        ("WithLoss", ("--max-drop", "5%"), "--max-drop: goes by the original's score", "leave it"),
+    ],
+)
+def test_what_cannot_be_matched_is_refused_before_any_work(
+    name: str, flags: tuple[str, ...], error: str, tip: str, here: Path
+) -> None:
+    ended = matched(here, name, *flags)
+    assert ended.code == 2
+    first, second = ended.err.splitlines()
+    assert error in first
+    assert tip in second
+
+
+def test_answers_that_would_take_too_much_are_refused(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "MOST_BYTES", 100)
+    ended = matched(here, "WithLoss")
+    assert ended.code == 2
+    assert "--task match keeps what the original says" in ended.err
+    assert ended.err.splitlines()[1] == "TIP read fewer: --max-samples 6"
+
+
 def test_max_drop_as_a_share_of_a_number(folders: dict[str, Path], here: Path) -> None:
     folder = folders["Two"]
     words = (
@@ -299,7 +384,13 @@ def test_max_drop_as_a_share_of_a_number(folders: dict[str, Path], here: Path) -
         ("Signals", ("--task", "multilabel", "--label-smoothing", "0.1"), "--label-smoothing"),
         ("Signals", ("--task", "nothing"), "--task: one of classification, multilabel"),
         ("Signals", ("--task", "x=nothing"), "--task: OUTPUT=TASK:WEIGHT is needed"),
-        ("Signals", ("--task", "match", "--strategy", "weight", "--criterion", "snip"), "no loss"),
+        (
+            "Signals",
+            ("--task", "match", "--strategy", "weight", "--criterion", "snip"),
+            "no labels",
+        ),
+        ("Signals", ("--task", "match", "--criterion", "l2:1,taylor:1"), "taylor:1: looks at a"),
+        ("Signals", ("--task", "match", "--strategy", "layer", "--criterion", "loss"), "no labels"),
     ],
 )
 def test_what_does_not_fit_is_refused(

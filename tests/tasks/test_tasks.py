@@ -8,7 +8,8 @@ from torch import Tensor
 
 from prunecli.choices import TaskName
 from prunecli.errors import ConfigError, DataError, ModelError
-from prunecli.tasks import CLASSIFICATION, REGRESSION, TASKS, Fit, Labels, Scores, Task
+from prunecli.tasks import CLASSIFICATION, REGRESSION, TASKS, Fit, Labels, Scores, Task, rows
+from prunecli.tasks.match import answers_of
 from prunecli.tasks.task import IGNORED, UNMARKED, Tensors
 
 TOKENS, PIXELS = TASKS[TaskName.TOKEN_CLASSIFICATION], TASKS[TaskName.SEGMENTATION]
@@ -68,8 +69,8 @@ def test_tokens_without_a_label_count_for_nothing(task: Task) -> None:
     outputs = torch.randn(2, 3, 4, generator=generator)
     wanted = torch.randn(2, 3, 4, generator=generator)
     targets = torch.tensor([[1, IGNORED, 3], [IGNORED, IGNORED, 0]])
-    rows = [(0, 0, 1), (0, 2, 3), (1, 2, 0)]
-    expected = sum(nats(*outputs[b, t].tolist(), label=c) for b, t, c in rows) / 3
+    places = [(0, 0, 1), (0, 2, 3), (1, 2, 0)]
+    expected = sum(nats(*outputs[b, t].tolist(), label=c) for b, t, c in places) / 3
     assert loss(task, outputs, targets) == pytest.approx(expected, rel=1e-5)
     other = outputs.clone()
     other[0, 1], other[1, :2] = 7.0, -3.0
@@ -80,7 +81,7 @@ def test_tokens_without_a_label_count_for_nothing(task: Task) -> None:
     if task is MASKED:
         assert found.value == pytest.approx(math.exp(expected), rel=1e-5)
     else:
-        right = sum(int(outputs[b, t].argmax()) == c for b, t, c in rows)
+        right = sum(int(outputs[b, t].argmax()) == c for b, t, c in places)
         assert (found.value, found.chance) == (right / 3, 1 / 3)
 
 
@@ -118,6 +119,48 @@ def test_next_tokens_are_those_that_follow() -> None:
     assert found.value == pytest.approx(math.exp(expected), rel=1e-6)
     # Classes 0 and 1 once each: a constant answer is as uncertain as a coin.
     assert found.chance == pytest.approx(2.0)
+
+
+def test_perplexity_of_what_is_all_but_impossible() -> None:
+    """Its probability is 0 in single precision; the scores come in pieces."""
+    outputs = torch.zeros(1, 3, 2)
+    outputs[0, :, 0] = 300.0
+    for task in (WORDS, MASKED):
+        found = judged(task, outputs, torch.ones(1, 3, dtype=torch.int64))
+        assert found.value == pytest.approx(math.exp(300), rel=1e-5)
+
+
+def test_perplexity_does_not_depend_on_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs, targets = torch.randn(3, 5, 7), torch.randint(0, 7, (3, 5))
+    whole = judged(MASKED, outputs, targets).value
+    monkeypatch.setattr(rows, "PIECE", 10)
+    assert judged(MASKED, outputs, targets).value == pytest.approx(whole, rel=1e-12)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e9])
+def test_the_mean_scores_the_variance_of_the_targets(shift: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randn(11, 2, generator=generator, dtype=torch.float64) + shift
+    meter = REGRESSION.meter()
+    for cut in (slice(0, 3), slice(3, 4), slice(4, 11)):
+        meter.update((targets[cut],), (targets[cut],))
+    mean = targets.mean(0)
+    expected = float((targets - mean).square().mean())
+    assert meter.compute().chance == pytest.approx(expected, rel=1e-6)
+
+
+def test_targets_that_are_all_the_same_have_no_r2() -> None:
+    targets = torch.full((7, 1), 0.1)
+    found = judged(REGRESSION, torch.zeros(7, 1), targets)
+    assert (found.chance, others(found)) == (0.0, {"r2": None})
+
+
+def test_class_255_of_many_is_a_class() -> None:
+    for classes, right in ((256, 1 / 2), (255, 1.0)):
+        outputs = torch.zeros(1, classes, 1, 2)
+        outputs[:, 1] = 1.0
+        found = judged(PIXELS, outputs, torch.tensor([[[1, UNMARKED]]]))
+        assert others(found)["pixel_accuracy"] == right
 
 
 def test_pixels() -> None:
@@ -197,6 +240,25 @@ def test_match_is_about_all_outputs_that_are_numbers() -> None:
     meter.update((one, whole, two * 2), (one, two))
     assert meter.compute().value == pytest.approx((0 + 1) / 2)
     assert float(MATCH.distance((one, whole, two * 2), (one, whole, two), (), 1.0)) == 1.0
+
+
+def test_match_leaves_single_numbers_out() -> None:
+    one, loss_of_all = torch.ones(2, 3), torch.tensor(5.0)
+    assert answers_of((one, loss_of_all), 2) == (one,)
+    assert float(MATCH.distance((one * 2, loss_of_all), (one, loss_of_all), (), 1.0)) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("outputs", "said"),
+    [
+        ((torch.zeros(2, dtype=torch.int64),), r"a decimal point for each example, got int64 \(2,"),
+        ((torch.tensor(1.0),), r"got float32 \(\)"),
+        ((torch.zeros(2, 3), torch.zeros(6, 4)), r"got float32 \(6, 4\) for 2 examples"),
+    ],
+)
+def test_outputs_that_cannot_be_matched(outputs: Tensors, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        answers_of(outputs, 2)
 
 
 @pytest.mark.parametrize(
