@@ -254,6 +254,8 @@ def restore(
     output: running.Output = None,
     report: running.ReportFile = None,
     keep_run: running.KeepRun = False,
+    model: given.ModelAgain = None,
+    task: given.TaskAgain = None,
     explain: running.Explain = False,
     quiet: running.Quiet = False,
     as_json: running.AsJson = False,
@@ -261,11 +263,14 @@ def restore(
     """Give layers of a pruned network back what it lost there, and fine-tune on.
 
     RUN is the folder that `prune` left: model.run beside model.onnx. What returns has the values
-    of the original; what stayed keeps what it learnt.
+    of the original; what stayed keeps what it learnt. The folder is as trusted as code: it says
+    which file builds the network.
 
     Exit codes: 0 good, 1 the result failed verification, 2 wrong input.
     """
-    config = RestoreConfig(run, tuple(layer), epochs, output, report, _command(), keep_run)
+    config = RestoreConfig(
+        run, tuple(layer), epochs, output, report, _command(), keep_run, model, task
+    )
     with interruptible():
         _run(config, quiet, as_json, explain)
 
@@ -275,6 +280,8 @@ def resume(
     run: removing.RunFolder,
     report: running.ReportFile = None,
     keep_run: running.KeepRun = False,
+    model: given.ModelAgain = None,
+    task: given.TaskAgain = None,
     explain: running.Explain = False,
     quiet: running.Quiet = False,
     as_json: running.AsJson = False,
@@ -282,12 +289,13 @@ def resume(
     """Go on with a run that was interrupted, crashed or killed, from its last epoch.
 
     RUN is the folder that it left: model.run beside model.onnx. All flags are those that the run
-    began with; it ends with the numbers that it would have had without the interruption.
+    began with; it ends with the numbers that it would have had without the interruption. The
+    folder is as trusted as code: it says which file builds the network.
 
     Exit codes: as those of the command that goes on.
     """
     with interruptible():
-        _run(ResumeConfig(run, report, keep_run), quiet, as_json, explain)
+        _run(ResumeConfig(run, report, keep_run, model, task), quiet, as_json, explain)
 
 
 def _run(

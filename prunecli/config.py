@@ -264,6 +264,7 @@ class RestoreConfig:
         epochs: fine-tuning afterwards.
         output: the ONNX file; `None` names it after the run's, in its folder.
         keep_run: as in `RunConfig`.
+        model, task: code of the run, said again by the user; see `pipeline.trust`.
     """
 
     run: Path
@@ -273,6 +274,8 @@ class RestoreConfig:
     report: Path | None = None
     command: str = ""
     keep_run: bool = False
+    model: str | None = None
+    task: str | None = None
 
 
 @dataclass(frozen=True)
@@ -283,11 +286,14 @@ class ResumeConfig:
         run: the folder of a run that did not end.
         report: instead of where that run wanted its report.
         keep_run: as in `RunConfig`, also where that run did not ask for it.
+        model, task: as in `RestoreConfig`.
     """
 
     run: Path
     report: Path | None = None
     keep_run: bool = False
+    model: str | None = None
+    task: str | None = None
 
 
 def _check_needs(config: RunConfig) -> None:

@@ -67,6 +67,17 @@ AllowPickle = Annotated[
     ),
 ]
 
+ModelAgain = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="package.module:factory",
+        help="What the run began with, once more: needed where that is code of an installed "
+        "package, which the run's folder alone may not name.",
+        rich_help_panel=MODEL,
+    ),
+]
+
 # Data
 
 Data = Annotated[
@@ -145,6 +156,15 @@ ProcessorOption = Annotated[
         metavar="FOLDER",
         help="The network's tokenizer or feature extractor, as transformers saves it. Left out: "
         "what lies beside the network.",
+        rich_help_panel=DATA,
+    ),
+]
+TaskAgain = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="package.module:Task",
+        help="A task of your own that the run began with, once more; see --model.",
         rich_help_panel=DATA,
     ),
 ]

@@ -295,7 +295,8 @@ def _only_one(state: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        # The folder goes while the lock is held: after it another process may have begun here.
         if state.is_dir() and [item.name for item in state.iterdir()] == [LOCK]:
             (state / LOCK).unlink()
             state.rmdir()
+        lock.release()

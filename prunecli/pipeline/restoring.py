@@ -38,6 +38,7 @@ from prunecli.pipeline.saved import Saved, read_saved
 from prunecli.pipeline.starts import Command, start_of
 from prunecli.pipeline.state import EmptiedPlan, State, Step, analysed
 from prunecli.pipeline.training import train
+from prunecli.pipeline.trust import check_code
 from prunecli.progress import Reporter
 from prunecli.recovery import check_driving
 from prunecli.removal import fits
@@ -85,6 +86,7 @@ def restore(config: RestoreConfig, reporter: Reporter, *, again: bool = False) -
     """
     saved = read_saved(config.run)
     run = _run_config(config, saved)
+    check_code(config.run, run, config.model, config.task, reporter)
     back = _Return(config.layers, [])
     with crew.joined(cpu=run.train.device is DeviceName.CPU):
         if launch.is_main():

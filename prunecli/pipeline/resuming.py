@@ -15,6 +15,7 @@ from prunecli.pipeline.restoring import restore, restored_onnx
 from prunecli.pipeline.run import prune
 from prunecli.pipeline.saved import STATE_FOLDER, from_anywhere, is_run
 from prunecli.pipeline.starts import START_FILE, Command, Start, read_start
+from prunecli.pipeline.trust import check_code
 from prunecli.progress import Reporter
 from prunecli.records import from_plain
 from prunecli.report.record import Report
@@ -44,7 +45,10 @@ def resume(config: ResumeConfig, reporter: Reporter) -> Report:
     )
     reporter.say(f"going on with: {begun.command}")
     if isinstance(begun, RestoreConfig):
+        # What the user says now, not what the folder says that was said.
+        begun = replace(begun, model=config.model, task=config.task)
         return restore(begun, reporter, again=True)
+    check_code(config.run, begun, config.model, config.task, reporter)
     return prune(begun, reporter, again=True)
 
 

@@ -89,8 +89,14 @@ def load_task(spec: str) -> Task:
 
 
 def _call(spec: str, folder: Path | None, function: Callable[..., Any], *given: Any) -> Any:
-    with user_code(f"--task {spec}", () if folder is None else (folder,), HINT):
-        return function(*given)
+    try:
+        with user_code(f"--task {spec}", () if folder is None else (folder,), HINT):
+            return function(*given)
+    except ModelError as error:
+        if isinstance(error.__cause__, torch.OutOfMemoryError):
+            # No mistake in that code: whoever knows the size of the batch says what helps.
+            raise error.__cause__ from None
+        raise
 
 
 def _plain(tensors: Tensors) -> Tensor | Tensors:

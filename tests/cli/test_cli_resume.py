@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -488,14 +489,66 @@ def test_another_configuration_than_it_began_with_is_refused(unfinished: Unfinis
     document["config"]["train"]["epochs"] = -7
     start.write_text(json.dumps(document))
     assert "--epochs: 0 or more is needed, got -7" in refused("resume", "net.run")[0]
+    document["config"]["train"].update(epochs=3, lr="abc")
+    start.write_text(json.dumps(document))
+    assert refused("resume", "net.run")[0] == f"ERROR state {start}: is damaged"
     document["config"]["seeds"] = 1
     start.write_text(json.dumps(document))
     assert refused("resume", "net.run")[0] == f"ERROR state {start}: is damaged"
     document["version"] = 99
     start.write_text(json.dumps(document))
     assert refused("resume", "net.run")[0] == f"ERROR state {start}: version 2 is needed, got 99"
-    start.write_text("{")
-    assert refused("resume", "net.run")[0].startswith(f"ERROR state {start}: cannot be read: ")
+    for text in ("{", "[]", "[" * 100_000):
+        start.write_text(text)
+        assert refused("resume", "net.run")[0].startswith(f"ERROR state {start}: cannot be read: ")
+
+
+def test_a_folder_names_no_function_of_any_package(unfinished: Unfinished) -> None:
+    start = unfinished.state / "start.json"
+    document = json.loads(start.read_text())
+    document["config"]["model"].update(factory="os:system", args={"command": "touch executed"})
+    start.write_text(json.dumps(document))
+    assert refused("resume", "net.run") == [
+        "ERROR run net.run: code of installed packages must be named by you, got os:system from "
+        "the folder",
+        "TIP if this is what the run began with, say so: --model os:system",
+    ]
+    assert not Path("executed").exists()
+
+
+def test_the_code_is_named_before_it_runs(unfinished: Unfinished) -> None:
+    (unfinished.given / "net.py").write_text("raise KeyError")
+    ended = run("resume", "net.run")
+    assert ended.code == 2
+    lines = ended.err.splitlines()
+    said = lines.index("runs the code of: --model given/net.py:net")
+    assert said < next(place for place, line in enumerate(lines) if "KeyError" in line)
+
+
+def test_a_task_of_ones_own_from_another_folder(
+    unfinished: Unfinished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = """
+        from torch.nn import functional as F
+
+        class Own:
+            higher_is_better = False
+
+            def loss(self, outputs, targets):
+                return F.cross_entropy(outputs, targets)
+
+            metric = loss
+    """
+    Path("own.py").write_text(textwrap.dedent(code))
+    flags = [*unfinished.flags, "--task", "own.py:Own", "-o", "own.onnx"]
+    with monkeypatch.context() as patch:
+        strike_step(patch, 8)
+        assert run("prune", *flags).code == 130
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    ended = run("resume", "../own.run")
+    assert ended.code == 0, ended.err
+    assert Path("../own.onnx").is_file()
 
 
 def test_two_processes_do_not_work_on_one_run(unfinished: Unfinished) -> None:

@@ -102,6 +102,11 @@ class Many(Task):
         return 1.5
 
 
+class Shapes(Task):
+    def metric(self, outputs, targets):
+        return len(outputs[0]) + len(outputs[1])
+
+
 class Gauge:
     higher_is_better = True
     def loss(self, outputs, targets): return outputs.sum()
@@ -113,6 +118,11 @@ class Gauge:
 class Failing(Task):
     def loss(self, outputs, targets):
         raise KeyError("no such label")
+
+
+class Hungry(Task):
+    def loss(self, outputs, targets):
+        raise torch.OutOfMemoryError("no memory")
 
 
 class Odd(Task):
@@ -162,6 +172,13 @@ def test_several_outputs_come_as_a_tuple(own: Path) -> None:
     assert task.metric.percent
 
 
+def test_single_numbers_among_outputs_come_once_for_each_batch(own: Path) -> None:
+    meter = load_task(f"{own}:Shapes").meter()
+    for _ in range(2):
+        meter.update((torch.zeros(3, 4), torch.tensor(1.0)), (torch.zeros(3),))
+    assert meter.compute().value == 6 + 2
+
+
 def test_a_metric_of_torchmetrics_is_updated_batch_by_batch(own: Path) -> None:
     task = load_task(f"{own}:Gauge")
     said, meant = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([1.0, 2.0, 3.0])
@@ -189,6 +206,9 @@ def test_what_the_users_code_does_wrong(own: Path) -> None:
     one = (torch.zeros(2),)
     with pytest.raises(ModelError, match=r"own\.py:Failing: raised KeyError: 'no such label'"):
         load_task(f"{own}:Failing").loss(one, one, 0.0)
+    # Not its mistake: what runs the batch tells how to make it smaller.
+    with pytest.raises(torch.OutOfMemoryError):
+        load_task(f"{own}:Hungry").loss(one, one, 0.0)
     odd = load_task(f"{own}:Odd")
     with pytest.raises(ModelError, match=r"loss must return a tensor of one number, got \(2,\)"):
         odd.loss(one, one, 0.0)
