@@ -129,10 +129,8 @@ def _pixels(outputs: Tensors, targets: Tensors) -> tuple[Tensor, Tensor]:
         scores = F.interpolate(scores, masks.shape[1:], mode="bilinear", align_corners=False)
     if scores.shape[1] == 1:
         scores = torch.cat((torch.zeros_like(scores), scores), 1)
-    # Where there is a class 255, it is one.
-    if scores.shape[1] <= UNMARKED:
-        masks = masks.masked_fill(masks == UNMARKED, IGNORED)
-    return scores.movedim(1, -1).flatten(0, 2), masks.flatten()
+    labels = masks.masked_fill(masks == UNMARKED, IGNORED)
+    return scores.movedim(1, -1).flatten(0, 2), labels.flatten()
 
 
 def _loss(rows: Rows, outputs: Tensors, targets: Tensors, smoothing: float) -> Tensor:
@@ -209,6 +207,12 @@ def _check(form: _Form, fit: Fit) -> None:
             "check --data and --task",
         )
     found = shape[form.axis]
+    if form is _PIXELS and found > UNMARKED:
+        raise DataError(
+            f"data: --task segmentation takes at most {UNMARKED} classes, since pixels of "
+            f"{UNMARKED} do not count, got {found} from the model",
+            "write a task of your own for it: --task FILE.py:Task",
+        )
     # One channel stands for two classes.
     _check_classes(labels, 2 if form is _PIXELS and found == 1 else found)
 

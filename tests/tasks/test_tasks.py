@@ -155,14 +155,6 @@ def test_targets_that_are_all_the_same_have_no_r2() -> None:
     assert (found.chance, others(found)) == (0.0, {"r2": None})
 
 
-def test_class_255_of_many_is_a_class() -> None:
-    for classes, right in ((256, 1 / 2), (255, 1.0)):
-        outputs = torch.zeros(1, classes, 1, 2)
-        outputs[:, 1] = 1.0
-        found = judged(PIXELS, outputs, torch.tensor([[[1, UNMARKED]]]))
-        assert others(found)["pixel_accuracy"] == right
-
-
 def test_pixels() -> None:
     said = torch.tensor([[[0, 0, 1], [1, 1, 1]]])
     outputs = torch.nn.functional.one_hot(said, 3).movedim(-1, 1).float()
@@ -285,6 +277,7 @@ def test_outputs_of_another_shape(
         (PIXELS, (2, 3, 8, 8), (8,), 3, "segmentation needs targets with 2 axes"),
         (PIXELS, (2, 3, 8, 8), (8, 8), 4, "got 4 classes in the data, 3 outputs"),
         (PIXELS, (2, 1, 8, 8), (8, 8), 3, "got 3 classes in the data, 2 outputs"),
+        (PIXELS, (2, 256, 8, 8), (8, 8), 9, "takes at most 255 classes, .*, got 256 from the"),
         (WORDS, (2, 5, 10), (5,), 11, "the largest label is 10"),
         (ANSWERS, (2, 5), (4,), 0, "one output for each label, got 4 in the data, 5 from"),
     ],
