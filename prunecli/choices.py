@@ -239,9 +239,10 @@ WITHOUT_LOSS = frozenset(
         Criterion.APOZ,
         Criterion.ACTIVATION_VARIANCE,
         Criterion.SIMILARITY,
+        Criterion.RECONSTRUCTION,
     }
 )
-"""Criteria that look at what happens inside the network, not at its loss."""
+"""Criteria that look at what happens inside the network, not at its loss, or not only."""
 
 
 def needs_data(strategy: Strategy, criterion: Criterion) -> bool:

@@ -195,8 +195,9 @@ def test_placed_on_the_cpu_runs_channels_last_and_computes_the_same() -> None:
         weight = network.get_parameter("conv.weight")
         assert placement.channels_last
         assert weight.is_contiguous(memory_format=torch.channels_last)
-        inside = network(placement.fit(images))
-        assert placement.fit(images).is_contiguous(memory_format=torch.channels_last)
+        (fitted,) = placement.fit((images,))
+        inside = network(fitted)
+        assert fitted.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(inside, before)
     assert weight.is_contiguous()
     assert network.code == code
@@ -219,7 +220,7 @@ def test_placed_keeps_the_layout_where_a_view_is_written_to() -> None:
     before = network(images)
     with placed(network, torch.device("cpu")) as placement:
         assert not placement.channels_last
-        assert torch.equal(network(placement.fit(images)), before)
+        assert torch.equal(network(*placement.fit((images,))), before)
 
 
 def test_choose_device_explains_a_missing_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

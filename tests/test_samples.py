@@ -91,7 +91,7 @@ def test_the_package_reads_samples_as_they_are(data: DataSet) -> None:
     loaded = load_model(ModelConfig(CHECKPOINT, factory=f"{SAMPLES / 'mnist_cnn.py'}:MnistCNN"))
     assert isinstance(loaded.module, nn.Module)
     assert {value.dtype for value in loaded.module.parameters()} == {torch.float32}
-    assert data.classes == tuple("0123456789")
+    assert data.labels[0].classes == tuple("0123456789")
     assert len(data.train) + len(data.choose) == 4000
     assert len(data.validation) == 1000
     found = right(

@@ -251,10 +251,12 @@ def test_several_labels_are_mixed_averaged_and_trained_until_they_are_back(
     assert last >= first / 2
 
 
-def test_match_needs_no_labels(folders: dict[str, Path], here: Path) -> None:
+@pytest.mark.parametrize("criterion", ["l2", "reconstruction"])
+def test_match_needs_no_labels(criterion: str, folders: dict[str, Path], here: Path) -> None:
     data = np.load(folders["Signals"] / "data.npz")
     np.savez(here / "bare.npz", x=data["x_train"])
     flags = ("--task", "match", "--epochs", "3", "--data", str(here / "bare.npz"))
+    flags = (*flags, "--criterion", criterion)
     report = pruned(folders["Signals"], "Signals", here / "a.onnx", *flags)
     original, start, end = (row["score"] for row in report["rows"])
     assert original < 1e-5
