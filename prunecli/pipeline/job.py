@@ -81,13 +81,17 @@ class Job:
         targets = tuple(item[places] for item in data.train.targets)
         return Calibration(inputs, targets, data.task)
 
-    def unlabelled(self, captured: Captured, number: int) -> Tensors | None:
-        """Prepared inputs of at most `number` training examples, as many as memory allows."""
+    def unlabelled(self, captured: Captured, number: int, draw: int = 0) -> Tensors | None:
+        """Prepared inputs of at most `number` training examples, as many as memory allows.
+
+        Args:
+            draw: another one has other examples, where there are many.
+        """
         data = self.prepared.data
         if data is None:
             return None
         number = affordable(captured, number) if captured.dynamic_batch else captured.batch
-        places = _drawn(data, number, self.seed)
+        places = _drawn(data, number, self.seed + draw)
         return data.prepare(tuple(item[places] for item in data.train.inputs))
 
 

@@ -102,7 +102,8 @@ def _config(job: Job, state: State, *, done: bool) -> TrainConfig:
     if config.lr is not None:
         return config
     masked = Strategy.WEIGHT in job.config.removal.strategies
-    examples = job.unlabelled(state.captured, DAMAGE_EXAMPLES) if done else None
+    # Others than those that reconstruction has fitted the network to.
+    examples = job.unlabelled(state.captured, DAMAGE_EXAMPLES, draw=2) if done else None
     if examples is None:
         return replace(config, lr=default_lr(config, masked=masked))
     lost = crew.shared(damage(state.network, job.prepared.captured.network, examples))
