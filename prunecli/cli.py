@@ -33,7 +33,7 @@ from prunecli.config import (
 from prunecli.endings import errors_as_lines, interruptible
 from prunecli.options import given, removing, running
 from prunecli.parsing import parse_margin
-from prunecli.progress import MuteReporter, make_reporter
+from prunecli.progress import SilentReporter, make_reporter
 from prunecli.sources import DataFlags, read_data, read_model
 from prunecli.tuning import TrainConfig
 from prunecli.wishes import RemovalFlags, read_removal
@@ -311,7 +311,7 @@ def _run(
 
     # stdout is for the result alone, whatever a model's own code or a library prints.
     with contextlib.redirect_stdout(sys.stderr):
-        reporter = make_reporter(quiet) if launch.is_main() else MuteReporter()
+        reporter = make_reporter(quiet) if launch.is_main() else SilentReporter(warns=False)
         report = pipeline.perform(config, reporter)
     if not launch.is_main():
         return

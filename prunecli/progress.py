@@ -44,7 +44,14 @@ class _SilentStep:
 
 
 class SilentReporter:
-    """Shows nothing but warnings; for `-q`, for tests, and for use from Python."""
+    """Shows nothing but warnings; for `-q`, for tests, and for use from Python.
+
+    Args:
+        warns: left out by processes that only help the one that prints.
+    """
+
+    def __init__(self, *, warns: bool = True) -> None:
+        self._warns = warns
 
     @contextmanager
     def step(self, title: str, total: float | None = None) -> Iterator[Step]:
@@ -54,21 +61,8 @@ class SilentReporter:
         pass
 
     def warn(self, text: str) -> None:
-        print(f"WARNING {text}", file=sys.stderr)
-
-
-class MuteReporter:
-    """Shows nothing at all; for processes that only help the one that prints."""
-
-    @contextmanager
-    def step(self, title: str, total: float | None = None) -> Iterator[Step]:
-        yield _SilentStep()
-
-    def say(self, text: str) -> None:
-        pass
-
-    def warn(self, text: str) -> None:
-        pass
+        if self._warns:
+            print(f"WARNING {text}", file=sys.stderr)
 
 
 class _PlainStep:

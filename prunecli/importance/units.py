@@ -170,8 +170,8 @@ def _reconstruction(evidence: Evidence, flow: Flow, coupling: Coupling) -> Score
     restore best. So l2 says how many of a group go, and `restorable` which.
 
     The errors themselves compare groups badly: on ResNet-20 at half the MACs, without training,
-    79-81% by them alone, 82.3% like this. A group that no layer tells anything of keeps the order
-    of l2.
+    80.5 to 81.1% by their roots alone (divided by a group's largest, mean or 90% quantile), 82.3%
+    like this. A group that no layer tells anything of keeps the order of l2.
     """
     errors, norms = errors_without(evidence, coupling), _l2(evidence, flow, coupling)
     if np.isinf(errors).all():

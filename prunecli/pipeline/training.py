@@ -106,7 +106,8 @@ def _config(job: Job, state: State, *, done: bool) -> TrainConfig:
     examples = job.unlabelled(state.captured, DAMAGE_EXAMPLES, draw=2) if done else None
     if examples is None:
         return replace(config, lr=default_lr(config, masked=masked))
-    lost = crew.shared(damage(state.network, job.prepared.captured.network, examples))
+    with job.reporter.step("comparing with the original"):
+        lost = crew.shared(damage(state.network, job.prepared.captured.network, examples))
     lr = float(f"{default_lr(config, masked=masked, damage=lost):.2g}")
     job.ledger.remark(
         f"learning rate {lr:g}: before the training outputs differed from the original's by "

@@ -21,12 +21,16 @@ def damage(network: GraphModule, original: GraphModule, examples: Tensors) -> fl
         now, before = (
             _outputs(each(*(x.clone() for x in examples))) for each in (network, original)
         )
-    apart = sum(float((a - b).square().sum()) for a, b in zip(now, before, strict=True))
-    spread = sum(float((b - b.mean(0, keepdim=True)).square().sum()) for b in before)
+    apart = sum(_size(a - b) for a, b in zip(now, before, strict=True))
+    spread = sum(_size(b - b.mean(0, keepdim=True)) for b in before)
     return apart / spread if spread > 0 else 1.0
 
 
+def _size(differences: Tensor) -> float:
+    return float(differences.square().sum(dtype=torch.float64))
+
+
 def _outputs(found: Tensor | Tensors) -> list[Tensor]:
-    """Those that are numbers, in double precision."""
+    """Those that are numbers for each example."""
     items = found if isinstance(found, tuple) else (found,)
-    return [item.double() for item in items if item.is_floating_point() and item.dim()]
+    return [item for item in items if item.is_floating_point() and item.dim()]

@@ -6,7 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -217,10 +217,10 @@ def environment(**more: str) -> Mapping[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
 
 
-def run_apart(*arguments: str | Path, cwd: Path) -> Ended:
+def run_apart(*arguments: str | Path, cwd: Path, command: Sequence[str] = PRUNECLI) -> Ended:
     """`python -m prunecli` with these arguments, in a process of its own."""
     done = subprocess.run(
-        [*PRUNECLI, *map(str, arguments)],
+        [*command, *map(str, arguments)],
         cwd=cwd,
         env=environment(),
         capture_output=True,

@@ -147,6 +147,21 @@ def train(
     net.eval()
 
 
+def classes(wanted: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of a classifier."""
+    return lambda said, rows: nn.functional.cross_entropy(said, wanted[rows])
+
+
+def classified(inputs: np.ndarray, right: np.ndarray) -> tuple[Callable[[Path], float], float]:
+    """How an ONNX file's accuracy is found, and what the most frequent class scores."""
+
+    def score(file: Path) -> float:
+        (said,) = answers(file, {"x": inputs})
+        return float((said.argmax(1) == right).mean())
+
+    return score, float(np.bincount(right).max() / len(right))
+
+
 def built(folder: Path, name: str) -> nn.Module:
     """A network of `NETS`, whose source lies in the folder."""
     (folder / "nets.py").write_text(NETS)
@@ -241,13 +256,7 @@ def segmentation(folder: Path) -> Kind:
     x, y = written(300, 0, "train")
     judged, right = written(80, 1, "val")
     net, wanted = built(folder, "UNet"), torch.from_numpy(y).long()
-    train(
-        net,
-        (torch.from_numpy(x),),
-        lambda said, rows: nn.functional.cross_entropy(said, wanted[rows]),
-        120,
-        0.02,
-    )
+    train(net, (torch.from_numpy(x),), classes(wanted), 120, 0.02)
 
     def score(file: Path) -> float:
         (said,) = answers(file, {"x": judged})
@@ -317,19 +326,9 @@ def recurrent(folder: Path) -> Kind:
     judged, right = sequences(300, 1)
     np.savez(folder / "data.npz", x_train=x, y_train=y, x_val=judged, y_val=right)
     net, wanted = built(folder, "Lstm"), torch.from_numpy(y)
-    train(
-        net,
-        (torch.from_numpy(x),),
-        lambda said, rows: nn.functional.cross_entropy(said, wanted[rows]),
-        400,
-        0.02,
-    )
+    train(net, (torch.from_numpy(x),), classes(wanted), 400, 0.02)
 
-    def score(file: Path) -> float:
-        (said,) = answers(file, {"x": judged})
-        return float((said.argmax(1) == right).mean())
-
-    return Kind(call(folder, net, "data.npz"), score, float(np.bincount(right).max() / len(right)))
+    return Kind(call(folder, net, "data.npz"), *classified(judged, right))
 
 
 # Sounds
@@ -355,21 +354,10 @@ def sounds(folder: Path) -> Kind:
     x, y = written(500, 0, "train")
     judged, right = written(120, 1, "val")
     net, wanted = built(folder, "Sounds"), torch.from_numpy(y)
-    train(
-        net,
-        (torch.from_numpy(x),),
-        lambda said, rows: nn.functional.cross_entropy(said, wanted[rows]),
-        150,
-        0.01,
-    )
-
-    def score(file: Path) -> float:
-        (said,) = answers(file, {"x": judged})
-        return float((said.argmax(1) == right).mean())
+    train(net, (torch.from_numpy(x),), classes(wanted), 150, 0.01)
 
     shape = ("--input-shape", f"1,1,{SAMPLES}")
-    chance = float(np.bincount(right).max() / len(right))
-    return Kind(call(folder, net, "data", *shape), score, chance)
+    return Kind(call(folder, net, "data", *shape), *classified(judged, right))
 
 
 # Texts

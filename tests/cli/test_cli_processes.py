@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +45,7 @@ def one_sided() -> nn.Module:
 """
 
 
-def run_in_two(*arguments: str | Path, cwd: Path) -> Ended:
-    done = subprocess.run(
-        [*LAUNCHER, *map(str, arguments)],
-        cwd=cwd,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    return Ended(done.returncode, done.stdout, done.stderr)
+run_in_two = partial(run_apart, command=LAUNCHER)
 
 
 def said(ended: Ended, word: str) -> list[str]:
