@@ -362,6 +362,7 @@ def _check_training(config: RunConfig) -> None:
         "--patience": train.patience is not None,
         "--until-recovered": train.until is not None,
         "--ema": train.ema is not None,
+        "--distill-features": train.features > 0,
         "--mixup": train.mixup is not None,
         "--cutmix": train.cutmix is not None,
         f"--augment {train.augment.value}": train.augment is not Augment.AUTO,

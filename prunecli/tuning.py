@@ -74,6 +74,7 @@ class TrainConfig:
         scope: which layers are changed: a `TrainScope`, or patterns, comma-separated.
         label_smoothing: share of each label that is spread over all classes.
         distill: part of the loss that is the distance to the original's outputs, 0-1.
+        features: weight of the distance between features of both networks; 0 leaves it out.
         temperature: divides the outputs before they are compared as distributions.
         precision: of forward and backward passes.
         accumulate: batches whose gradients are added up before a step.
@@ -104,6 +105,7 @@ class TrainConfig:
     scope: str = TrainScope.ALL
     label_smoothing: float = 0.0
     distill: float | None = None
+    features: float = 0.0
     temperature: float = 4.0
     precision: Precision = Precision.FP32
     accumulate: int = 1
@@ -166,6 +168,10 @@ def _check_ranges(config: TrainConfig) -> None:
             "0.1 lets the rate rise over a tenth of the training",
         ),
         ("--label-smoothing", config.label_smoothing, BELOW_ONE, "e.g. --label-smoothing 0.1"),
+        (
+            *("--distill-features", config.features, NOT_NEGATIVE),
+            "1 makes features count like the outputs",
+        ),
         ("--temperature", config.temperature, POSITIVE, "e.g. --temperature 4"),
         ("--clip", config.clip, POSITIVE, "e.g. --clip 1"),
         ("--lr-every", config.every, POSITIVE, "e.g. --lr-every 1 for every epoch"),
@@ -225,4 +231,4 @@ def training_again(config: TrainConfig, epochs: float) -> TrainConfig:
     plain = replace(config, epochs=epochs, patience=None, until=None, max_epochs=None)
     if epochs:
         return plain
-    return replace(plain, ema=None, mixup=None, cutmix=None, augment=Augment.AUTO)
+    return replace(plain, features=0.0, ema=None, mixup=None, cutmix=None, augment=Augment.AUTO)

@@ -158,6 +158,16 @@ Distill = Annotated[
         rich_help_panel=TRAINING,
     ),
 ]
+DistillFeatures = Annotated[
+    float,
+    typer.Option(
+        "--distill-features",
+        metavar="WEIGHT",
+        help="Add to the loss so many times the distance to the original's features at the ends "
+        "of blocks, on the channels that stay, relative to their variance.",
+        rich_help_panel=TRAINING,
+    ),
+]
 Temperature = Annotated[
     float,
     typer.Option(

@@ -7,7 +7,6 @@ values that it had learnt. What returns has the original's values.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +35,7 @@ from prunecli.pipeline.prepare import prepare
 from prunecli.pipeline.run import begin, finish, first_report
 from prunecli.pipeline.saved import Saved, read_saved
 from prunecli.pipeline.starts import Command, start_of
-from prunecli.pipeline.state import EmptiedPlan, State, Step, analysed
+from prunecli.pipeline.state import EmptiedPlan, State, Step, analysed, composed
 from prunecli.pipeline.training import train
 from prunecli.pipeline.trust import check_code
 from prunecli.progress import Reporter
@@ -46,7 +45,6 @@ from prunecli.report.record import Report
 from prunecli.selection.layers import LayerPlan
 from prunecli.selection.overrides import layers_of
 from prunecli.selection.plan import Tensors, kept_indices
-from prunecli.selection.revising import compose
 from prunecli.selection.steps import linked
 from prunecli.surgery.compact import compact
 from prunecli.surgery.kept import make_kept
@@ -183,7 +181,7 @@ def _restored(job: Job, state: State, saved: Saved, back: _Return) -> State:
     """
     state, plans = _without_layers(state, saved.plans, back)
     state, found = analysed(state)
-    before = _kept_units(found.coupling, _composed(saved.plans))
+    before = _kept_units(found.coupling, composed(saved.plans))
     keep = before | _asked_units(found.coupling, before, back)
     kept, wider = (make_kept(found.flow, found.coupling, item) for item in (before, keep))
     learnt = expanded(state.captured, _trained(saved), kept, wider)
@@ -234,13 +232,6 @@ def _without_layers(state: State, plans: Sequence[Step], back: _Return) -> tuple
         return state, []
     captured = drop_blocks(state.captured, blocks, again)
     return replace(state, captured=captured, analysis=None), [left]
-
-
-def _composed(plans: Sequence[Step]) -> Tensors:
-    """Kept indices of the original when all plans are carried out."""
-    steps = [plan.tensors for plan in plans if not isinstance(plan, LayerPlan)]
-    empty: Tensors = {}
-    return reduce(compose, steps, empty)
 
 
 def _kept_units(coupling: Coupling, tensors: Tensors) -> Keep:

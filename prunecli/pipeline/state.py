@@ -5,8 +5,9 @@ new one, so that a step that went wrong is undone by going on from the state bef
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import numpy as np
 from torch import Tensor, fx
@@ -18,6 +19,7 @@ from prunecli.graph.coupling import Coupling, couple
 from prunecli.graph.walk import Flow, walk
 from prunecli.selection.layers import LayerPlan
 from prunecli.selection.plan import Plan, Tensors
+from prunecli.selection.revising import compose
 
 Pair = tuple[int, int]
 
@@ -76,6 +78,13 @@ class State:
     def network(self) -> fx.GraphModule:
         """The graph with its weights."""
         return self.captured.network
+
+
+def composed(plans: Iterable[Step]) -> Tensors:
+    """Which indices of the original's tensors stay when all plans are carried out."""
+    steps = [plan.tensors for plan in plans if not isinstance(plan, LayerPlan)]
+    nothing: Tensors = {}
+    return reduce(compose, steps, nothing)
 
 
 def analyse(captured: Captured) -> Analysis:

@@ -10,8 +10,8 @@ from prunecli.choices import Strategy
 from prunecli.pipeline.board import board
 from prunecli.pipeline.job import Job
 from prunecli.pipeline.scope import parameters_to_train
-from prunecli.pipeline.state import State, copied
-from prunecli.recovery import damage, default_lr, finetune
+from prunecli.pipeline.state import State, composed, copied
+from prunecli.recovery import Teacher, damage, default_lr, finetune
 from prunecli.recovery.companion import Companion
 from prunecli.recovery.densify import DenseAtEnd
 from prunecli.recovery.masking import KeepMasks
@@ -65,7 +65,7 @@ def train(
             config,
             job.reporter,
             only=parameters_to_train(job, state),
-            teacher=copied(job.prepared.captured.network),
+            teacher=Teacher(copied(job.prepared.captured.network), composed(state.plans)),
             companion=companion,
             epochs=epochs,
             seed_offset=offset,

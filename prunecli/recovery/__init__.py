@@ -10,6 +10,7 @@ from prunecli.recovery.gradual import Gradual
 from prunecli.recovery.masking import KeepMasks, Masks
 from prunecli.recovery.mode import set_training, training_mode
 from prunecli.recovery.norm_statistics import reestimate
+from prunecli.recovery.objective import Teacher
 from prunecli.recovery.optimizer import check_training
 from prunecli.recovery.penalties import Penalised, SparseTraining
 from prunecli.recovery.placement import choose_device
@@ -28,6 +29,7 @@ __all__ = [
     "Masks",
     "Penalised",
     "SparseTraining",
+    "Teacher",
     "TrainResult",
     "affordable",
     "chain",

@@ -13,7 +13,8 @@ its memory (`resuming`), it goes on at the epoch that was saved last.
 import itertools
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -30,7 +31,7 @@ from prunecli.recovery.companion import Companion, Setting, chain
 from prunecli.recovery.conditions import gradients_for, repeatable, within_memory
 from prunecli.recovery.driving import driver_for
 from prunecli.recovery.mode import training_mode
-from prunecli.recovery.objective import objective_for
+from prunecli.recovery.objective import Teacher, objective_for
 from prunecli.recovery.optimizer import check_training, make_optimizer, set_lr
 from prunecli.recovery.pace import pace_of
 from prunecli.recovery.parts import share_weights, shareable
@@ -63,7 +64,7 @@ def finetune(
     config: TrainConfig,
     reporter: Reporter,
     *,
-    teacher: GraphModule | None = None,
+    teacher: Teacher | None = None,
     only: Collection[str] | None = None,
     companion: Companion | None = None,
     epochs: float | None = None,
@@ -75,7 +76,7 @@ def finetune(
     """Train `network` in place; it ends in evaluation mode with the best weights seen.
 
     Args:
-        teacher: the original, to learn from (see `objective`); shares no memory with `network`.
+        teacher: the original, to learn from (see `objective`).
         only: names of the parameters that change; all others stay as they are.
         companion: what accompanies every step. The best are among what it counts, or the last.
         epochs: instead of `config.epochs`; may end within an epoch (see `pace_of`).
@@ -99,7 +100,7 @@ def finetune(
         placed(network, device) as placement,
         repeatable(config.seed, device),
         within_memory(f"{title}: a batch of {pace.batch}", device),
-        objective_for(data.task, config, teacher, device) as objective,
+        objective_for(network, data, config, teacher, placement) as objective,
     ):
         job = Training(
             network=network,
@@ -135,8 +136,7 @@ def _run(job: Training) -> TrainResult:
 def _trained(job: Training) -> tuple[Progress, Averages | None]:
     """All epochs, from the start or from what was saved last, and the averages at their end."""
     order = torch.Generator().manual_seed(job.config.seed)
-    rest = partial(at_rest, job.network, job.placement)
-    job.companion.begin(Setting(job.network, job.optimizer, job.pace.steps, rest))
+    job.companion.begin(Setting(job.network, job.optimizer, job.pace.steps, partial(_at_rest, job)))
     averages = None if job.config.ema is None else Averages(job.network, job.config.ema)
     device = job.placement.device
     moving = Moving(job.network, job.driver, job.companion, order, device, averages)
@@ -213,7 +213,11 @@ def _epoch(
     order = order[: (stop - first) * job.pace.examples]
     rates, loss_sum, rate = rates_of(job.config, job.pace), 0.0, 0.0
     title = f"{job.title}, epoch {number}/{job.pace.epochs}"
-    with training_mode(job.network), job.reporter.step(title, stop - first) as step:
+    with (
+        training_mode(job.network),
+        job.objective.watched(),
+        job.reporter.step(title, stop - first) as step,
+    ):
         stream = batches(
             job.data.train,
             job.changes.prepare,
@@ -242,6 +246,12 @@ def _epoch(
     with shown(averages):
         found = _score(job)
     return Epoch(number, loss_sum / len(order), found, rate, time.monotonic() - begin)
+
+
+@contextmanager
+def _at_rest(job: Training) -> Iterator[None]:
+    with job.objective.unwatched(), at_rest(job.network, job.placement):
+        yield
 
 
 def _score(job: Training) -> float:

@@ -101,8 +101,10 @@ def _pass(
     with job.driver.passing(part):
         outputs = forward_in(job.config.precision, job.network, inputs, job.placement)
     own = 1.0 if mixed is None else mixed.share
-    wanted, loss = job.objective(inputs, outputs, targets, others, own)
-    total = wanted * share
+    losses = job.objective(inputs, outputs, targets, others, own)
+    total = losses.wanted * share
+    if losses.features is not None:
+        total = total + losses.features * (part.count / examples)
     penalty = job.companion.penalty() if first else None
     if penalty is not None:
         total = total + penalty / crew.size()
@@ -113,4 +115,4 @@ def _pass(
             "compute it from the outputs as they are: no .item(), .detach(), argmax or integers",
         )
     job.driver.backward(total)
-    return torch.stack([loss.detach() * share, total.detach()])
+    return torch.stack([losses.own.detach() * share, total.detach()])

@@ -586,6 +586,18 @@ TRAINING = [
         "average of nothing new",
     ),
     case(
+        GOOD + " --distill-features nan",
+        "--distill-features: 0 or more is needed, got nan",
+        "1 makes features count like the outputs",
+        "features NaN",
+    ),
+    case(
+        GOOD + " --distill-features 1 --epochs 0",
+        "--distill-features: is about training, got --epochs 0",
+        "raise --epochs",
+        "features without training",
+    ),
+    case(
         GOOD + " --mixup 0",
         "--mixup: from 0.01 to 100 is needed, got 0",
         "e.g. --mixup 0.2",

@@ -238,6 +238,22 @@ def test_a_dense_phase_ends_dense_under_every_schedule(
     assert left > 0.8 * total
 
 
+def test_features_are_compared_though_layers_and_units_go_in_rounds(
+    files: Files, here: Path
+) -> None:
+    code, out, err = prune(
+        files,
+        *("--strategy", "layer,structured", "--layers-to-drop", "1", "--target-macs", "50%"),
+        *("--schedule", "iterative", "--rounds", "3", "--epochs", "3", "--json", "-q"),
+        *("--distill-features", "0.5"),
+    )
+    assert code == 0, err
+    said = [note for note in json.loads(out)["notes"] if "times that of" in note]
+    # Of the three blocks one goes, and with it what the next one reads.
+    assert said
+    assert all("0.5 times that of" in note for note in said)
+
+
 def test_one_layer_in_three_rounds_goes_once(files: Files, here: Path) -> None:
     code, out, err = prune(
         files,

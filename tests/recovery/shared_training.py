@@ -32,7 +32,7 @@ from prunecli.graph.coupling import couple
 from prunecli.graph.inputs import positional
 from prunecli.graph.walk import walk
 from prunecli.progress import SilentReporter
-from prunecli.recovery import Gradual, KeepMasks, SparseTraining, TrainResult, finetune
+from prunecli.recovery import Gradual, KeepMasks, SparseTraining, Teacher, TrainResult, finetune
 from prunecli.recovery.companion import Companion, Memory
 from prunecli.recovery.penalties import Penalised
 from prunecli.timing import Timing
@@ -100,6 +100,7 @@ CASES: dict[str, Case] = {
     "a process without a part": Case(mlp, dataclasses.replace(SGD, batch_size=3), 43),
     "clipping and L1": Case(mlp, dataclasses.replace(LATE, clip=0.1, l1=0.01)),
     "distillation": Case(cnn, dataclasses.replace(LATE, distill=0.7), distilled=True),
+    "features": Case(cnn, dataclasses.replace(LATE, distill=0.0, features=2.0), distilled=True),
     "masks": Case(cnn, LATE, companion=masked),
     "growing masks": Case(mlp, LATE, companion=gradual),
     "penalty": Case(mlp, LATE, companion=penalised),
@@ -150,7 +151,7 @@ def run(case: Case, keeper: Pages | None = None) -> tuple[TrainResult, GraphModu
         data_for(network, case.count),
         case.config,
         SilentReporter(),
-        teacher=teacher,
+        teacher=None if teacher is None else Teacher(teacher),
         companion=None if case.companion is None else case.companion(network),
         keeper=keeper,
     )

@@ -98,11 +98,11 @@ def test_the_loss_of_classes_is_that_of_mixed_labels() -> None:
     soft = mixed.share * hot + (1 - mixed.share) * hot[mixed.partner]
     for smoothing in (0.0, 0.1):
         objective = Objective(CLASSIFICATION, 0.0, 1.0, None, smoothing)
-        found, _ = objective(
+        found = objective(
             mixed.inputs, (outputs,), (targets,), mixed.others((targets,)), mixed.share
         )
         expected = F.cross_entropy(outputs, soft, label_smoothing=smoothing)
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(found.wanted, expected)
 
 
 def test_the_loss_of_several_labels_is_that_of_mixed_labels() -> None:
@@ -111,10 +111,8 @@ def test_the_loss_of_several_labels_is_that_of_mixed_labels() -> None:
     mixed = Mixing(((blended, 1.0),), ((2,),), "")((torch.randn(6, 2),))
     soft = mixed.share * targets + (1 - mixed.share) * targets[mixed.partner]
     objective = Objective(TASKS[TaskName.MULTILABEL], 0.0, 1.0, None)
-    found, _ = objective(
-        mixed.inputs, (outputs,), (targets,), mixed.others((targets,)), mixed.share
-    )
-    torch.testing.assert_close(found, F.binary_cross_entropy_with_logits(outputs, soft))
+    found = objective(mixed.inputs, (outputs,), (targets,), mixed.others((targets,)), mixed.share)
+    torch.testing.assert_close(found.wanted, F.binary_cross_entropy_with_logits(outputs, soft))
 
 
 def test_only_losses_on_targets_are_those_of_both() -> None:
@@ -129,11 +127,9 @@ def test_only_losses_on_targets_are_those_of_both() -> None:
         return (wanted,)
 
     objective = Objective(CLASSIFICATION, 0.25, 4.0, teach)
-    total, loss = objective(
-        mixed.inputs, (outputs,), (targets,), mixed.others((targets,)), mixed.share
-    )
+    losses = objective(mixed.inputs, (outputs,), (targets,), mixed.others((targets,)), mixed.share)
     far = CLASSIFICATION.distance((outputs,), (wanted,), (targets,), 4.0)
-    torch.testing.assert_close(total, 0.75 * loss + 0.25 * far)
+    torch.testing.assert_close(losses.wanted, 0.75 * losses.own + 0.25 * far)
     assert seen == [mixed.inputs[0]]
 
 

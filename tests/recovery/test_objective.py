@@ -48,12 +48,12 @@ def test_the_share_mixes_both_losses() -> None:
     torch.manual_seed(0)
     inputs, outputs, wanted = torch.randn(6, 2), torch.randn(6, 3), torch.randn(6, 3)
     targets = torch.randint(0, 3, (6,))
-    found, loss = Objective(CLASSIFICATION, 0.25, 4.0, lambda _: (wanted,))(
+    found = Objective(CLASSIFICATION, 0.25, 4.0, lambda _: (wanted,))(
         (inputs,), (outputs,), (targets,)
     )
     far = CLASSIFICATION.distance((outputs,), (wanted,), (), 4.0)
-    assert torch.equal(loss, CLASSIFICATION.loss((outputs,), (targets,), 0.0))
-    torch.testing.assert_close(found, 0.75 * loss + 0.25 * far)
+    assert torch.equal(found.own, CLASSIFICATION.loss((outputs,), (targets,), 0.0))
+    torch.testing.assert_close(found.wanted, 0.75 * found.own + 0.25 * far)
 
 
 def wrong(data: DataSet) -> DataSet:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from prunecli.choices import DeviceName, OptimizerName, TaskName
 from prunecli.data import DataSet, Preprocess, Split
 from prunecli.progress import SilentReporter
-from prunecli.recovery import TrainResult, finetune
+from prunecli.recovery import Teacher, TrainResult, finetune
 from prunecli.recovery.companion import Companion, Setting, State, chain
 from prunecli.recovery.masking import Masks
 from prunecli.tasks import CLASSIFICATION, Labels
@@ -192,6 +192,7 @@ def train(
     config: TrainConfig,
     *companions: Companion,
     data: DataSet | None = None,
+    teacher: GraphModule | None = None,
     **given: Any,
 ) -> TrainResult:
     return finetune(
@@ -199,6 +200,7 @@ def train(
         data_for(network) if data is None else data,
         config,
         SilentReporter(),
+        teacher=None if teacher is None else Teacher(teacher),
         companion=chain(*companions),
         **given,
     )
