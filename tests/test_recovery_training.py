@@ -259,23 +259,37 @@ def _relabelled(part: Split, network: GraphModule, wrong: bool) -> Split:
     return dataclasses.replace(part, targets=((outputs + 1) % 3 if wrong else outputs,))
 
 
-def test_choose_and_not_validation_decides() -> None:
-    """`choose` prefers the start, `validation` anything else: the start is kept."""
+@pytest.mark.parametrize("right", [True, False])
+def test_validation_decides_where_choose_prefers_the_start(right: bool) -> None:
+    """The original was trained on `choose`, so that a start may know it by heart."""
     network, data = captured(perceptron(), 6), table()
     data = dataclasses.replace(
         data,
         choose=_relabelled(data.choose, network, wrong=False),
-        validation=_relabelled(data.validation, network, wrong=True),
+        validation=_relabelled(data.validation, network, wrong=not right),
     )
     before = weights(network)
     result = finetune(network, data, TrainConfig(epochs=2, batch_size=8), SilentReporter())
     assert result.start == 1.0
     assert all(epoch.score < 1.0 for epoch in result.curve)
-    assert result.best_epoch == 0
-    assert same(weights(network), before), "running statistics are kept too"
-    assert "the start was kept" in result.notes[-1]
-    reverse = dataclasses.replace(data, choose=data.validation, validation=data.choose)
-    result = finetune(network, reverse, TrainConfig(epochs=2, batch_size=8), SilentReporter())
+    if right:
+        assert result.best_epoch == 0
+        assert same(weights(network), before), "running statistics are kept too"
+        assert "the start was kept" in result.notes[-1]
+    else:
+        assert result.best_epoch == max(result.curve, key=lambda e: (e.score, e.epoch)).epoch
+        assert not same(weights(network), before)
+        assert "on the validation split what was trained" in result.notes[-1]
+
+
+def test_validation_is_not_asked_where_choose_prefers_an_epoch() -> None:
+    network, data = captured(perceptron(), 6), table()
+    data = dataclasses.replace(
+        data,
+        choose=_relabelled(data.choose, network, wrong=True),
+        validation=_relabelled(data.validation, network, wrong=False),
+    )
+    result = finetune(network, data, TrainConfig(epochs=2, batch_size=8), SilentReporter())
     assert result.start == 0.0
     assert result.best_epoch > 0
 

@@ -5,7 +5,7 @@ blocks of as many epochs, each with the schedule of its rates from the start (wa
 Loshchilov & Hutter 2017, arXiv:1608.03983) and from the best weights so far. Removes nothing.
 
 What is good enough is judged on the validation split (see `goal`), which decides no more than
-whether there is another block; weights are chosen on the part held out for it.
+whether there is another block; epochs are chosen on the part held out for it.
 """
 
 from prunecli.metric import Metric

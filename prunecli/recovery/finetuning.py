@@ -2,8 +2,9 @@
 
 Stage: recovery. In: the pruned graph in evaluation mode, the data, the training configuration,
 and what accompanies the training (masks, schedules, penalties: `companion`).
-Out: the same graph, in place, with the weights of the best epoch, and the curve. Never looks at
-the validation split: the best epoch is chosen on `data.choose`. Never changes the structure.
+Out: the same graph, in place, with the weights of the best epoch, and the curve. The best epoch is
+chosen on `data.choose`; the validation split is asked only whether all of them were worse than the
+start. Never changes the structure.
 
 A run repeats bit for bit on the same machine: the order of the examples comes from its own
 generator, augmentation and dropout from the global one, seeded inside a fork. Where somebody keeps
@@ -22,7 +23,7 @@ import torch
 from torch.fx import GraphModule
 
 from prunecli import crew
-from prunecli.data import DataSet, batches
+from prunecli.data import DataSet, Split, batches
 from prunecli.errors import ConfigError, TrainingError
 from prunecli.progress import Reporter
 from prunecli.recovery.applying import changes_for
@@ -122,24 +123,30 @@ def finetune(
 
 def _run(job: Training) -> TrainResult:
     with gradients_for(job.network, job.optimizer):
-        progress, averages = _trained(job)
-    curve, best = progress.curve, progress.best
+        progress, best, averages = _trained(job)
+    curve = progress.curve
     if best is not None:
         put_weights(job.network, best.weights)
         job.companion.restore(best.state)
     elif averages is not None:
         averages.keep()
     kept = len(curve) if best is None else best.epoch
-    return TrainResult(curve, progress.start, kept, job.data.task.metric, remarks(job, curve, kept))
+    notes = remarks(job, progress, kept)
+    return TrainResult(curve, progress.start, kept, job.data.task.metric, notes)
 
 
-def _trained(job: Training) -> tuple[Progress, Averages | None]:
-    """All epochs, from the start or from what was saved last, and the averages at their end."""
+def _trained(job: Training) -> tuple[Progress, Best | None, Averages | None]:
+    """All epochs, from the start or from what was saved last, what is kept of them (`None`: the
+    end), and the averages at their end."""
     order = torch.Generator().manual_seed(job.config.seed)
     job.companion.begin(Setting(job.network, job.optimizer, job.pace.steps, partial(_at_rest, job)))
     averages = None if job.config.ema is None else Averages(job.network, job.config.ema)
     device = job.placement.device
     moving = Moving(job.network, job.driver, job.companion, order, device, averages)
+    first = None
+    if job.companion.counts(0, job.pace.steps):
+        # Before anything is recalled: who goes on has the start as well.
+        first = Best(0, math.nan, weights_of(job.network), job.companion.snapshot())
     progress, kept = _begun(job, moving), crew.shared(job.keeper is not None)
     while not _ended(job, progress):
         number = len(progress.curve) + 1
@@ -152,7 +159,31 @@ def _trained(job: Training) -> tuple[Progress, Averages | None]:
         if kept:
             _keep(job, moving, progress, ended=_ended(job, progress))
         job.reporter.say(epoch_line(epoch, job.pace.epochs, job.data.task.metric))
-    return progress, averages
+    if first is not None:
+        first = replace(first, score=progress.start)
+    return progress, _chosen(job, first, progress.best), averages
+
+
+def _chosen(job: Training, first: Best | None, best: Best | None) -> Best | None:
+    """The best epoch, or the start.
+
+    `choose` is a part of what the original was trained on, and what is left of it before any
+    training still knows these examples by heart: measured on ResNet-56, labels alone led from 86.4%
+    to over 88% on validation while the score on `choose` fell. Where `choose` prefers the start,
+    the validation split decides; one choice between two is no fitting to it.
+    """
+    if first is None or best is None:
+        return best if first is None else first
+    better = job.data.task.metric.at_least_as_good
+    if better(best.score, first.score):
+        return best
+    on_first, on_best = (_judged(job, item) for item in (first, best))
+    return best if better(on_best, on_first) else first
+
+
+def _judged(job: Training, candidate: Best) -> float:
+    put_weights(job.network, candidate.weights)
+    return _score(job, job.data.validation)
 
 
 def _ended(job: Training, progress: Progress) -> bool:
@@ -160,11 +191,10 @@ def _ended(job: Training, progress: Progress) -> bool:
     done, patience = len(progress.curve), job.config.patience
     if done >= job.pace.epochs or patience is None:
         return done >= job.pace.epochs
-    scores = [progress.start, *(epoch.score for epoch in progress.curve)]
     counting = [
-        score
-        for number, score in enumerate(scores)
-        if job.companion.counts(job.pace.done(number), job.pace.steps)
+        epoch.score
+        for epoch in progress.curve
+        if job.companion.counts(job.pace.done(epoch.epoch), job.pace.steps)
     ]
     return waited(job.data.task.metric, counting) >= patience
 
@@ -174,9 +204,9 @@ def _begun(job: Training, moving: Moving) -> Progress:
     memory = crew.shared(None if job.keeper is None else job.keeper.load())
     steps, metric = job.pace.steps_per_epoch, job.data.task.metric
     if memory is None:
-        start = _score(job)
+        start = _score(job, job.data.choose)
         job.watch.begin(steps, metric, start)
-        return Progress(start, best=_better(job, 0, start, None))
+        return Progress(start)
     progress = recall(moving, memory)
     job.watch.begin(steps, metric, progress.start, again=True)
     job.reporter.say(f"{job.title}: {len(progress.curve)} of {job.pace.epochs} epochs are done")
@@ -194,8 +224,7 @@ def _keep(job: Training, moving: Moving, progress: Progress, *, ended: bool) -> 
 def _better(job: Training, epoch: int, score: float, best: Best | None) -> Best | None:
     """The better one of `best` and what the network is now.
 
-    A draw goes to the later weights. `choose` comes from data that the original was trained on,
-    which flatters the start; and the later an epoch, the smaller its last steps.
+    A draw goes to the later weights: the later an epoch, the smaller its last steps.
     """
     if not job.companion.counts(job.pace.done(epoch), job.pace.steps):
         return best
@@ -244,7 +273,7 @@ def _epoch(
             loss_sum += loss * examples
             step.update(index + 1, f"loss {loss:.3f} lr {rate:.2g}")
     with shown(averages):
-        found = _score(job)
+        found = _score(job, job.data.choose)
     return Epoch(number, loss_sum / len(order), found, rate, time.monotonic() - begin)
 
 
@@ -254,11 +283,10 @@ def _at_rest(job: Training) -> Iterator[None]:
         yield
 
 
-def _score(job: Training) -> float:
+def _score(job: Training, split: Split) -> float:
     """Of the weights as they are, which all processes take from the main one first."""
     share_weights(job.network)
-    choose = job.data.choose
-    found = score_placed(job.network, choose, job.data, job.pace.batch, job.placement)
+    found = score_placed(job.network, split, job.data, job.pace.batch, job.placement)
     return crew.shared(found.value)
 
 

@@ -3,15 +3,14 @@
 Stage: recovery. In: a training and its curve. Out: sentences. Decides nothing.
 """
 
-from collections.abc import Sequence
-
 from prunecli import crew
-from prunecli.recovery.records import Epoch
+from prunecli.recovery.resuming import Progress
 from prunecli.recovery.steps import Training
 
 
-def remarks(job: Training, curve: Sequence[Epoch], best_epoch: int) -> tuple[str, ...]:
+def remarks(job: Training, progress: Progress, best_epoch: int) -> tuple[str, ...]:
     """How it went, beyond the numbers of the curve."""
+    curve = progress.curve
     notes = list(job.changes.notes)
     if job.config.ema is not None:
         notes.append(f"weights are averaged over the steps (decay {job.config.ema:g})")
@@ -44,4 +43,16 @@ def remarks(job: Training, curve: Sequence[Epoch], best_epoch: int) -> tuple[str
     elif best_epoch < len(curve):
         among = f" of those from epoch {max(barred) + 1} on" if barred else ""
         notes.append(f"epoch {best_epoch} of {len(curve)} was the best{among} and was kept")
+    if best_epoch and _memory_preferred(job, progress, best_epoch):
+        notes.append(
+            "on examples that the original was trained on the start was better, on the validation "
+            "split what was trained: that was kept"
+        )
     return tuple(notes)
+
+
+def _memory_preferred(job: Training, progress: Progress, best_epoch: int) -> bool:
+    """Whether the part held out for choosing would have kept the start."""
+    found = progress.curve[best_epoch - 1].score
+    counted = job.companion.counts(0, job.pace.steps)
+    return counted and not job.data.task.metric.at_least_as_good(found, progress.start)

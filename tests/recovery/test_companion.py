@@ -88,13 +88,14 @@ class Barred(Watcher):
 
 
 def _best_at_the_start() -> tuple[GraphModule, DataSet]:
-    """Labels of `choose` that the untrained network gets all right."""
+    """Labels that the untrained network gets all right, but for those that it is trained on."""
     network = mlp()
     data = data_for(network)
-    labels = network(data.choose.inputs[0]).argmax(1)
-    return network, dataclasses.replace(
-        data, choose=dataclasses.replace(data.choose, targets=(labels,))
-    )
+    parts = {
+        part.name: dataclasses.replace(part, targets=(network(part.inputs[0]).argmax(1),))
+        for part in (data.choose, data.validation)
+    }
+    return network, dataclasses.replace(data, **parts)
 
 
 @pytest.mark.parametrize(("after", "allowed"), [(-1, 0), (0, 1), (6, 2), (12, 3), (17, 3)])

@@ -64,11 +64,13 @@ def test_masks_hold_through_the_return_to_an_earlier_epoch() -> None:
     with torch.no_grad():
         for name, mask in masks.items():
             network.get_parameter(name).mul_(mask)
-        labels = network(data.choose.inputs[0]).argmax(1)
+        parts = {
+            part.name: dataclasses.replace(part, targets=(network(part.inputs[0]).argmax(1),))
+            for part in (data.choose, data.validation)
+        }
         for name, mask in masks.items():
             network.get_parameter(name).masked_fill_(~mask, -3.0)
-    data = dataclasses.replace(data, choose=dataclasses.replace(data.choose, targets=(labels,)))
-    result = train(network, SGD, KeepMasks(masks), data=data)
+    result = train(network, SGD, KeepMasks(masks), data=dataclasses.replace(data, **parts))
     assert (result.best_epoch, result.start) == (0, 1.0)
     assert_masked(dict(network.named_parameters()), masks)
 

@@ -31,9 +31,10 @@ def test_waiting_ends_with_a_better_score(scores: list[float], accuracy: int, ms
 def scripted(
     monkeypatch: pytest.MonkeyPatch, scores: list[float], patience: int | None, *companions: Watcher
 ) -> tuple[TrainResult, GraphModule]:
-    """A training of 6 epochs whose scores are these, the start's first."""
-    left = iter(scores)
-    monkeypatch.setattr(finetuning, "_score", lambda _: next(left))
+    """A training of 6 epochs whose scores are these, the start's first; where validation is asked,
+    it prefers the start."""
+    left = {"choose": iter(scores), "validation": iter([1.0, 0.0])}
+    monkeypatch.setattr(finetuning, "_score", lambda _, split: next(left[split.name]))
     network = mlp()
     config = dataclasses.replace(SGD, epochs=6, patience=patience)
     return train(network, config, *companions), network
@@ -45,7 +46,7 @@ def scripted(
         pytest.param([0.5, 0.6, 0.5, 0.5, 0.9, 0.9, 0.9], 2, 3, 1, id="stops"),
         pytest.param([0.5, 0.6, 0.5, 0.7, 0.6, 0.6, 0.9], 2, 5, 3, id="starts anew"),
         pytest.param([0.5, 0.6, 0.5, 0.5, 0.9, 0.9, 0.9], 3, 6, 6, id="waits long enough"),
-        pytest.param([0.9, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6], 1, 1, 0, id="never better"),
+        pytest.param([0.9, 0.6, 0.5, 0.6, 0.6, 0.6, 0.6], 1, 2, 0, id="never better"),
         pytest.param([0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6], 3, 4, 4, id="draws bring nothing"),
         pytest.param([0.5, 0.6, 0.5, 0.5, 0.9, 0.9, 0.9], None, 6, 6, id="without"),
     ],
@@ -81,4 +82,4 @@ def test_the_rates_are_those_of_the_whole_run(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.undo()
     train(mlp(), dataclasses.replace(SGD, epochs=6), whole)
     assert watcher.rates == whole.rates[: len(watcher.rates)]
-    assert len(watcher.rates) == len(whole.rates) // 3
+    assert len(watcher.rates) == len(whole.rates) // 2

@@ -200,7 +200,7 @@ def test_averages_and_mixtures(make: Make, accompany: Accompany | None) -> None:
 def test_what_was_given_up_stays_so(ema: float | None) -> None:
     config = dataclasses.replace(SGD, epochs=6, lr=1e-9, patience=2, ema=ema)
     _, result, _ = ended(mlp, config, None)
-    assert len(result.curve) == 2
+    assert len(result.curve) == 3
     check_every_stop(mlp, config)
 
 
