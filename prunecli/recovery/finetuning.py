@@ -255,11 +255,11 @@ def _epoch(
             device=job.placement.device,
         )
         for index in range(stop - first):
-            examples = min(job.pace.examples, len(order) - index * job.pace.examples)
+            rows = order[index * job.pace.examples : (index + 1) * job.pace.examples]
             rate = rates.at(first + index)
             set_lr(job.optimizer, rate)
             group = itertools.islice(stream, job.pace.accumulate)
-            loss = take_step(job, first + index, group, examples)
+            loss = take_step(job, first + index, group, rows)
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"{job.title}: the loss must stay finite, "
@@ -270,7 +270,7 @@ def _epoch(
             if averages is not None:
                 averages.update()
             job.watch.step(first + index, loss, rate)
-            loss_sum += loss * examples
+            loss_sum += loss * len(rows)
             step.update(index + 1, f"loss {loss:.3f} lr {rate:.2g}")
     with shown(averages):
         found = _score(job, job.data.choose)

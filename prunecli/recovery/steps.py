@@ -60,17 +60,18 @@ class Training:
 
 
 def take_step(
-    job: Training, step: int, group: Iterable[tuple[Tensors, Tensors]], examples: int
+    job: Training, step: int, group: Iterable[tuple[Tensors, Tensors]], rows: Tensor
 ) -> float:
     """One update; returns the loss on the targets before it.
 
     Args:
-        group: batches of together `examples` examples, of which this process takes its part.
+        group: the batches of the training examples `rows`, of which this process takes its part.
     """
     job.optimizer.zero_grad()
+    whole = _whole(job, rows)
     losses: list[Tensor] = []
     for inputs, targets in group:
-        losses.append(_pass(job, inputs, targets, examples, first=not losses))
+        losses.append(_pass(job, inputs, targets, whole, first=not losses))
     job.driver.gather()
     job.companion.before_step(step, job.pace.steps)
     pull(job.optimizer, job.config)
@@ -80,19 +81,36 @@ def take_step(
     return loss if math.isfinite(total) else math.nan
 
 
+def _whole(job: Training, rows: Tensor) -> float | None:
+    """What the examples of a step count together; `None` where they are one batch."""
+    if job.pace.accumulate == 1:
+        return None
+    return _counting(job, tuple(item[rows] for item in job.data.train.targets), len(rows))
+
+
+def _counting(job: Training, targets: Tensors, examples: int) -> float:
+    return job.data.task.weight(targets) if targets else float(examples)
+
+
 def _pass(
-    job: Training, inputs: Tensors, targets: Tensors, examples: int, *, first: bool
+    job: Training, inputs: Tensors, targets: Tensors, whole: float | None, *, first: bool
 ) -> Tensor:
     """Forward and backward; this process's share of the loss, and of all that is minimised.
 
-    Both are means over the `examples` of the step, so that what processes and batches come to adds
-    up to what one batch of them all would.
+    Both are means over what counts in the step (with texts of different lengths, not every batch
+    has as much of it), so that what processes and batches come to adds up to what one batch of
+    them all would.
+
+    Args:
+        whole: see `_whole`.
 
     Raises:
         ModelError: what is minimised does not depend on the weights.
     """
     part = part_of(len(inputs[0]))
-    share = share_of(part, targets, job.data.task.weight) * part.total / examples
+    share = share_of(part, targets, job.data.task.weight)
+    if whole is not None:
+        share *= _counting(job, targets, part.total) / whole if whole else 0.0
     # Examples are mixed with any of the whole batch, not of a process's part of it.
     mixed = None if job.changes.mixing is None else job.changes.mixing(inputs)
     others = None if mixed is None else tuple(map(part.of, mixed.others(targets)))

@@ -14,19 +14,21 @@ from typing import Any
 import pytest
 import torch
 from shared_training import CASES, GOING_ON, LATE, Case, outcome
-from tiny_training import cnn, data_for, mlp
+from tiny_training import captured, cnn, data_for, mlp
 from torch import Tensor, nn
 
 from prunecli import crew, launch
-from prunecli.choices import DeviceName, Precision
+from prunecli.choices import DeviceName, Precision, TaskName
+from prunecli.data import DataSet, Preprocess, Split
 from prunecli.errors import ConfigError
-from prunecli.recovery import check_driving
+from prunecli.progress import SilentReporter
+from prunecli.recovery import check_driving, finetune
 from prunecli.recovery.driving import driver_for
 from prunecli.recovery.pace import pace_of
 from prunecli.recovery.parts import part_of, share_of, shareable
 from prunecli.recovery.placement import choose_device
 from prunecli.recovery.wide_norm import wide_batch_norm
-from prunecli.tasks import Task
+from prunecli.tasks import Labels, Task
 from prunecli.tasks.classes import CLASSIFICATION, NEXT_TOKENS, TOKENS
 from prunecli.tasks.numbers import REGRESSION
 from prunecli.tuning import TrainConfig
@@ -255,6 +257,37 @@ def test_accumulated_batches_make_one_step_as_a_large_batch_does() -> None:
     for key, value in large["weights"].items():
         torch.testing.assert_close(small["weights"][key], value)
     assert "each step adds up the gradients of 3 batches" in small["notes"]
+
+
+def test_accumulated_texts_count_by_their_labels() -> None:
+    """Of padding there is more in one batch than in another; none of it counts."""
+    found = []
+    for config in (
+        TrainConfig(epochs=1, lr=0.5, batch_size=12),
+        TrainConfig(epochs=1, lr=0.5, batch_size=3, accumulate=4),
+    ):
+        torch.manual_seed(0)
+        network = captured(nn.Sequential(nn.Linear(6, 8), nn.SiLU(), nn.Linear(8, 3)), 5, 6)
+        result = finetune(network, tagged(), config, SilentReporter())
+        found.append((result.curve[0].train_loss, dict(network.state_dict())))
+    (large, weights), (small, others) = found
+    assert small == pytest.approx(large, rel=1e-6)
+    for key, value in weights.items():
+        torch.testing.assert_close(others[key], value)
+
+
+def tagged() -> DataSet:
+    """Sequences of five positions, of which one to five have a label; some have none."""
+
+    def split(name: str) -> Split:
+        inputs, targets = torch.randn(24, 5, 6), torch.randint(0, 3, (24, 5))
+        targets[torch.arange(5) > torch.randint(-1, 5, (24, 1))] = -100
+        return Split(name, (inputs,), (targets,))
+
+    torch.manual_seed(1)
+    splits = (split(name) for name in ("train", "choose", "validation"))
+    labels = Labels(TaskName.TOKEN_CLASSIFICATION, ("a", "b", "c"))
+    return DataSet(TOKENS, *splits, (Preprocess(image=False),), (labels,), (), ())
 
 
 def test_steps_are_counted_with_accumulation() -> None:
