@@ -255,6 +255,17 @@ def test_one_at_a_time(state: Path) -> None:
         assert (state / "lock").exists()
 
 
+def test_what_a_killed_process_had_half_written_goes(state: Path) -> None:
+    """With `keep`, too, where nothing else goes at the end."""
+    number(begun(state), "one", lambda: 1)
+    (state / ".0002-training.123.tmp.pt").write_text("half")
+    with journal_in(state, SilentReporter(), keep=True, again=True) as journal:
+        journal.begin(START, SilentReporter())
+    assert sorted(item.name for item in state.iterdir()) == [
+        *("0001-one.pt", "ended", "lock", "start.json")
+    ]
+
+
 def test_files_of_others_are_left_alone(state: Path) -> None:
     begun(state)
     others = [state / "notes.txt", state / "model.pt", state / "folder"]

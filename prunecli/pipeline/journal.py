@@ -220,7 +220,15 @@ def cleared(state: Path) -> None:
     with writing(state):
         for item in (state / START_FILE, state / ENDED):
             item.unlink(missing_ok=True)
-        for item in (*entries(state), *state.glob(".*.tmp.*")):
+        for item in entries(state):
+            item.unlink()
+    _drop_halves(state)
+
+
+def _drop_halves(state: Path) -> None:
+    """Remove files that a killed process had not written to the end."""
+    with writing(state):
+        for item in state.glob(".*.tmp.*"):
             item.unlink()
 
 
@@ -244,6 +252,7 @@ def journal_in(state: Path, reporter: Reporter, *, keep: bool, again: bool) -> I
     go_on = f"prunecli resume {shlex.quote(str(state.parent))}"
     with _only_one(state):
         sweep(state)
+        _drop_halves(state)
         if is_unfinished(state) and not again:
             reporter.warn(
                 f"the unfinished run in {state.parent} starts over; to go on with it: {go_on}"
