@@ -266,7 +266,8 @@ def _publish(crew: _Crew, error: BaseException) -> _Failure:
         case PrunecliError():
             mine = _Failure(crew.rank, error.message, error.hint, error.exit_code)
         case KeyboardInterrupt():
-            mine = _Failure(crew.rank, INTERRUPTED, None, 130)
+            # SIGTERM comes as one of these, and has a code of its own.
+            mine = _Failure(crew.rank, INTERRUPTED, None, getattr(error, "exit_code", 130))
         case _:
             mine = _Failure(crew.rank, f"ended with {with_type(error)}", None, 1)
     text = json.dumps([mine.rank, mine.message, mine.hint, mine.code])

@@ -23,6 +23,8 @@ INTERRUPTED, TERMINATED = 130, 143
 class _Terminated(KeyboardInterrupt):
     """SIGTERM: the same way out as Ctrl-C, so that everything is cleaned up on it."""
 
+    exit_code = TERMINATED
+
 
 @contextlib.contextmanager
 def errors_as_lines() -> Iterator[None]:
@@ -50,7 +52,7 @@ def interruptible() -> Iterator[None]:
     except KeyboardInterrupt as error:
         if launch.is_main():
             _say_interrupted(_notes(error))
-        sys.exit(TERMINATED if isinstance(error, _Terminated) else INTERRUPTED)
+        sys.exit(getattr(error, "exit_code", INTERRUPTED))
     finally:
         signal.signal(signal.SIGTERM, before)
 

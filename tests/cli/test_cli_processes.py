@@ -3,17 +3,14 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_making import (
     NET_SOURCE,
-    PRUNECLI,
     QUICK,
     Bench,
     Ended,
@@ -22,6 +19,7 @@ from cli_making import (
     run,
     run_apart,
 )
+from forking import fork_two
 
 LAUNCHER = [
     *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
@@ -31,7 +29,7 @@ HALVED = ["--epochs", "2", "--batch-size", "17", "--max-drop", "60pp"]
 """96 examples: five batches of 17 and one of 11. The accuracy of each round is judged, too."""
 
 LONG = [
-    *("--schedule", "iterative", "--rounds", "2", "--round-to", "1", "--epochs", "20"),
+    *("--schedule", "iterative", "--rounds", "2", "--round-to", "1", "--epochs", "12"),
     *("--batch-size", "17", "-o", "net.onnx", "--report", "net.json"),
 ]
 
@@ -45,7 +43,9 @@ def one_sided() -> nn.Module:
 """
 
 
-run_in_two = partial(run_apart, command=LAUNCHER)
+def run_in_two(folder: Path, *arguments: str) -> list[Ended]:
+    """What becomes of each of two processes."""
+    return [forked.ended() for forked in fork_two(folder, *arguments)]
 
 
 def said(ended: Ended, word: str) -> list[str]:
@@ -53,13 +53,16 @@ def said(ended: Ended, word: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_two_processes_ship_what_one_does(bench: Bench, here: Path) -> None:
+def test_two_processes_ship_what_one_does(
+    bench: Bench, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outputs = ["-o", "net.onnx", "--report", "net.json"]
     alone, shared = here / "alone", here / "shared"
     for folder in (alone, shared):
         folder.mkdir()
-    one = run_apart("prune", *bench.usual, *HALVED, *outputs, cwd=alone)
-    two = run_in_two("prune", *bench.usual, *HALVED, *outputs, cwd=shared)
+    monkeypatch.chdir(alone)
+    one = run("prune", *bench.usual, *HALVED, *outputs)
+    two = run_apart("prune", *bench.usual, *HALVED, *outputs, cwd=shared, command=LAUNCHER)
     assert (one.code, two.code) == (0, 0), two.err
     assert files_in(alone) == files_in(shared)
     plan = Path("net.run") / "plan.json"
@@ -77,17 +80,14 @@ def test_two_processes_ship_what_one_does(bench: Bench, here: Path) -> None:
 def test_an_error_in_one_process_ends_all_with_one_line(bench: Bench, here: Path) -> None:
     source = here / "net.py"
     source.write_text(NET_SOURCE + BROKEN_IN_ONE)
-    ended = run_in_two(
-        *("prune", bench.weights, "--model", f"{source}:one_sided", "--data", bench.data),
-        *(*QUICK, "-o", "new/net.onnx"),
-        cwd=here,
+    both = run_in_two(
+        *(here, "prune", str(bench.weights), "--model", f"{source}:one_sided"),
+        *("--data", str(bench.data), *QUICK, "-o", "new/net.onnx"),
     )
-    assert ended.code != 0
-    assert ended.out == ""
-    (line,) = said(ended, "ERROR ")
+    assert [(ended.code, ended.out) for ended in both] == [(2, "")] * 2
+    (line,) = [line for ended in both for line in said(ended, "ERROR ")]
     assert line.startswith("ERROR process 1: ")
     assert "not on this machine" in line
-    assert "exitcode  : 2" in ended.err, "the launcher passes on neither, but shows it"
     assert files_in(here) == ["net.py"]
 
 
@@ -106,7 +106,9 @@ def came_to(folder: Path) -> dict[str, Any]:
 def unbroken(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What two processes come to that nothing interrupts."""
     folder = tmp_path_factory.mktemp("unbroken")
-    assert run_in_two("prune", *bench.usual, *LONG, cwd=folder).code == 0
+    first, second = run_in_two(folder, "prune", *bench.usual, *LONG)
+    assert (first.code, second.code) == (0, 0), first.err
+    assert (second.out, second.err) == ("", "")
     return came_to(folder)
 
 
@@ -133,7 +135,7 @@ def test_ctrl_c_ends_all_processes_and_they_go_on(
     assert err.splitlines().count("TIP to go on: prunecli resume net.run") == 1
     assert "ERROR " not in err
     assert "net.onnx" not in files_in(here)
-    ended = run_in_two("resume", "net.run", cwd=here)
+    ended = run_in_two(here, "resume", "net.run")[0]
     assert ended.code == 0, ended.err
     assert len([line for line in ended.err.splitlines() if "epochs are done" in line]) == 1
     assert "WARNING" not in ended.err
@@ -143,61 +145,54 @@ def test_ctrl_c_ends_all_processes_and_they_go_on(
 @pytest.mark.slow
 def test_killed_processes_go_on(bench: Bench, here: Path, unbroken: dict[str, Any]) -> None:
     """In the second round: what the first came to is shared, too. Nobody launches them."""
-    processes = [start_apart(rank, bench, here) for rank in (0, 1)]
-    for _ in range(2):
-        wait_for("epoch 9/10", processes[0])
-    for process in processes:
-        process.kill()
-        process.communicate()
+    both = fork_two(here, "prune", *bench.usual, *LONG)
+    both[0].wait_for("round 2, epoch 5/6")
+    for forked in both:
+        forked.send(signal.SIGKILL)
+        assert forked.ended().code == -signal.SIGKILL
     assert (here / "net.run" / "state" / "start.json").exists()
     assert "net.onnx" not in files_in(here)
-    ended = run_in_two("resume", "net.run", cwd=here)
+    ended = run_in_two(here, "resume", "net.run")[0]
     assert ended.code == 0, ended.err
-    assert "round 1: 10 of 10 epochs are done" in ended.err
+    assert "round 1: 6 of 6 epochs are done" in ended.err
     assert "round 2: " in ended.err
     assert came_to(here) == unbroken
 
 
 @pytest.mark.slow
 def test_a_killed_process_leaves_the_other_a_run_to_go_on_with(bench: Bench, here: Path) -> None:
-    processes = [start_apart(rank, bench, here) for rank in (0, 1)]
-    wait_for("epoch 2/", processes[0])
-    processes[1].kill()
-    _, err = processes[0].communicate(timeout=60)
-    processes[1].communicate()
-    (line,) = [line for line in err.splitlines() if line.startswith("ERROR ")]
+    both = fork_two(here, "prune", *bench.usual, *LONG)
+    both[0].wait_for("epoch 2/")
+    both[1].send(signal.SIGKILL)
+    found = both[0].ended()
+    assert both[1].ended().code == -signal.SIGKILL
+    (line,) = said(found, "ERROR ")
     assert line.startswith("ERROR another process has ended: ")
-    assert err.splitlines()[-1].endswith("; to go on: prunecli resume net.run")
-    ended = run_apart("resume", "net.run", cwd=here)
+    assert found.err.splitlines()[-1].endswith("; to go on: prunecli resume net.run")
+    ended = run("resume", "net.run")
     assert ended.code == 0, ended.err
     (warning,) = said(ended, "WARNING number")
     assert warning == (
         "WARNING number of processes was 2 and is 1: the last digits may differ from those of an "
         "unbroken run"
     )
-    assert [row["epoch"] for row in came_to(here)["curve"]] == [*range(1, 21)]
+    assert [row["epoch"] for row in came_to(here)["curve"]] == [*range(1, 13)]
 
 
-def start_apart(rank: int, bench: Bench, folder: Path) -> subprocess.Popen[str]:
-    """One of two processes."""
-    places = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port(folder))}
-    return subprocess.Popen(
-        [*PRUNECLI, "prune", *bench.usual, *LONG],
-        cwd=folder,
-        env=environment(**places, **meeting, LOCAL_WORLD_SIZE="2"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-@cache
-def free_port(folder: Path) -> int:
-    """The same for all processes that work in a folder."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+@pytest.mark.slow
+def test_sigterm_for_one_process_ends_both(bench: Bench, here: Path) -> None:
+    both = fork_two(here, "prune", *bench.usual, *LONG)
+    both[0].wait_for("epoch 2/")
+    both[1].send(signal.SIGTERM)
+    first, second = (forked.ended() for forked in both)
+    assert (first.code, second.code) == (143, 143)
+    assert (second.out, second.err) == ("", "")
+    assert first.err.splitlines()[-2:] == [
+        "ERROR process 1: was interrupted",
+        "TIP to go on: prunecli resume net.run",
+    ]
+    assert (here / "net.run" / "state" / "start.json").exists()
+    assert not any(".prunecli-" in name or ".tmp" in name for name in files_in(here))
 
 
 def wait_for(begin: str, process: subprocess.Popen[str]) -> None:

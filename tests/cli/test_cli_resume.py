@@ -4,13 +4,10 @@ same weights bit for bit, the same report apart from times."""
 import contextlib
 import errno
 import json
-import multiprocessing
-import os
 import random
 import re
 import shutil
 import signal
-import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -24,9 +21,9 @@ import pytest
 import torch
 from cli_making import QUICK, Bench, Ended, files_in, run
 from filelock import FileLock
+from forking import fork
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from prunecli.cli import main
 from prunecli.pipeline import goal, statefile
 from prunecli.pipeline import journal as pipeline_journal
 from prunecli.pipeline.ledger import Ledger
@@ -197,26 +194,11 @@ def check_interrupted(ended: Ended, folder: Path) -> None:
     assert not any(".prunecli-" in name or ".tmp" in name for name in names)
 
 
-def in_process(folder: Path, arguments: list[str]) -> None:
-    """A run in a process that was forked for it, its stderr in a file."""
-    os.chdir(folder)
-    with (folder / "stderr").open("w", buffering=1) as said:
-        os.dup2(said.fileno(), 2)
-        sys.stderr = said
-        sys.argv = ["prunecli", *arguments]
-        main()
-
-
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["prunecli.pipeline", "torch.onnx._internal.exporter._core"])
-
-
 def killed(folder: Path, arguments: list[str], changes: int, delay_s: float) -> bool:
     """Start a run, and kill it `delay_s` after the files of its state changed so often; whether it
     had ended by then."""
-    (folder / "stderr").write_text("")
-    process = SERVER.Process(target=in_process, args=(folder, arguments))
-    process.start()
+    forked = fork(folder, arguments, said_in(folder), {})
+    process = forked.process
     state, seen, last = folder / "net.run" / "state", 0, None
     while process.is_alive() and seen < changes:
         with contextlib.suppress(FileNotFoundError):
@@ -226,14 +208,19 @@ def killed(folder: Path, arguments: list[str], changes: int, delay_s: float) -> 
         time.sleep(0.001)
     time.sleep(delay_s)
     process.kill()
-    process.join()
-    assert process.exitcode in (0, -signal.SIGKILL), (folder / "stderr").read_text()
-    return process.exitcode == 0
+    ended = forked.ended()
+    assert ended.code in (0, -signal.SIGKILL), ended.err
+    return ended.code == 0
+
+
+def said_in(folder: Path) -> Path:
+    """Where it lies what a run in `folder` says."""
+    return folder.parent / "said"
 
 
 def epochs_said(folder: Path) -> tuple[int, int]:
     """Of the only training: epochs that a run found done, and the last one that it did."""
-    lines = (folder / "stderr").read_text().splitlines()
+    lines = (said_in(folder) / "0.err").read_text().splitlines()
     found = [
         int(match[1]) for line in lines if (match := re.search(r": (\d+) of \d+ epochs", line))
     ]
@@ -268,7 +255,6 @@ def test_killed_at_random_moments(
     monkeypatch.chdir(struck)
     ended = run("resume", "net.run")
     assert ended.code == 0, ended.err
-    (struck / "stderr").unlink()
     assert results(struck) == results(whole)
 
 
