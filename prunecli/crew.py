@@ -9,6 +9,7 @@ can tell the others, and none waits for a timeout.
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -213,9 +214,14 @@ def _talking() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise ProcessError(
-            f"another process has ended: {first_line(error)}",
+            f"another process has ended: {_why(error)}",
             "the launcher says which one and why; often its memory ran out",
         ) from error
+
+
+def _why(error: RuntimeError) -> str:
+    """What the backend found, without its own source line before and its advice after it."""
+    return re.sub(r"^\[[^]]*\.\w+:\d+\] ", "", first_line(error)).partition(". ")[0]
 
 
 def _there(crew: _Crew, key: str) -> bool:

@@ -168,6 +168,8 @@ def test_a_killed_process_leaves_the_other_a_run_to_go_on_with(bench: Bench, her
     assert both[1].ended().code == -signal.SIGKILL
     (line,) = said(found, "ERROR ")
     assert line.startswith("ERROR another process has ended: ")
+    assert "This is typically" not in line
+    assert ".cc:" not in line
     assert found.err.splitlines()[-1].endswith("; to go on: prunecli resume net.run")
     ended = run("resume", "net.run")
     assert ended.code == 0, ended.err
