@@ -59,6 +59,19 @@ class Training:
         return self.driver.optimizer
 
 
+@dataclass(frozen=True)
+class _Size:
+    """How large a step is.
+
+    Attributes:
+        examples: of all its batches.
+        counting: what of them counts for the task; `None` where they are one batch.
+    """
+
+    examples: int
+    counting: float | None
+
+
 def take_step(
     job: Training, step: int, group: Iterable[tuple[Tensors, Tensors]], rows: Tensor
 ) -> float:
@@ -68,10 +81,10 @@ def take_step(
         group: the batches of the training examples `rows`, of which this process takes its part.
     """
     job.optimizer.zero_grad()
-    whole = _whole(job, rows)
+    size = _size(job, rows)
     losses: list[Tensor] = []
     for inputs, targets in group:
-        losses.append(_pass(job, inputs, targets, whole, first=not losses))
+        losses.append(_pass(job, inputs, targets, size, first=not losses))
     job.driver.gather()
     job.companion.before_step(step, job.pace.steps)
     pull(job.optimizer, job.config)
@@ -81,36 +94,32 @@ def take_step(
     return loss if math.isfinite(total) else math.nan
 
 
-def _whole(job: Training, rows: Tensor) -> float | None:
-    """What the examples of a step count together; `None` where they are one batch."""
+def _size(job: Training, rows: Tensor) -> _Size:
     if job.pace.accumulate == 1:
-        return None
-    return _counting(job, tuple(item[rows] for item in job.data.train.targets), len(rows))
+        return _Size(len(rows), None)
+    targets = tuple(item[rows] for item in job.data.train.targets)
+    return _Size(len(rows), _counting(job, targets, len(rows)))
 
 
 def _counting(job: Training, targets: Tensors, examples: int) -> float:
     return job.data.task.weight(targets) if targets else float(examples)
 
 
-def _pass(
-    job: Training, inputs: Tensors, targets: Tensors, whole: float | None, *, first: bool
-) -> Tensor:
+def _pass(job: Training, inputs: Tensors, targets: Tensors, size: _Size, *, first: bool) -> Tensor:
     """Forward and backward; this process's share of the loss, and of all that is minimised.
 
     Both are means over what counts in the step (with texts of different lengths, not every batch
     has as much of it), so that what processes and batches come to adds up to what one batch of
     them all would.
 
-    Args:
-        whole: see `_whole`.
-
     Raises:
         ModelError: what is minimised does not depend on the weights.
     """
     part = part_of(len(inputs[0]))
     share = share_of(part, targets, job.data.task.weight)
-    if whole is not None:
-        share *= _counting(job, targets, part.total) / whole if whole else 0.0
+    if size.counting is not None:
+        mine = _counting(job, targets, part.total)
+        share *= mine / size.counting if size.counting else 0.0
     # Examples are mixed with any of the whole batch, not of a process's part of it.
     mixed = None if job.changes.mixing is None else job.changes.mixing(inputs)
     others = None if mixed is None else tuple(map(part.of, mixed.others(targets)))
@@ -122,7 +131,7 @@ def _pass(
     losses = job.objective(inputs, outputs, targets, others, own)
     total = losses.wanted * share
     if losses.features is not None:
-        total = total + losses.features * (part.count / examples)
+        total = total + losses.features * (part.count / size.examples)
     penalty = job.companion.penalty() if first else None
     if penalty is not None:
         total = total + penalty / crew.size()
