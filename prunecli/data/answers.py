@@ -12,7 +12,15 @@ import pyarrow.compute as pc
 
 from prunecli.choices import TaskName
 from prunecli.data.columns import NamedTable, check_complete, is_list, is_text
-from prunecli.data.source import AnyArray, Role, Targets, counted, in_order, listed
+from prunecli.data.source import (
+    AnyArray,
+    Role,
+    Targets,
+    class_count,
+    counted,
+    in_order,
+    listed,
+)
 from prunecli.errors import DataError
 from prunecli.tasks import Labels
 from prunecli.tasks.task import IGNORED
@@ -32,8 +40,9 @@ def are_answers(named: NamedTable, column: str) -> bool:
         return True
     if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
         return False
-    found = set(pc.unique(values).to_pylist())
-    return found <= {0, 1, IGNORED}
+    # A missing answer does not make it another column: that is said where it is read.
+    found = set(pc.unique(values.drop_null()).to_pylist())
+    return bool(found) and found <= {0, 1, IGNORED}
 
 
 def encode_answers(
@@ -74,11 +83,10 @@ def _columns(own: NamedTable, names: Sequence[str]) -> AnyArray:
 def _lists(
     tables: Mapping[Role, NamedTable], column: str, learn: NamedTable, known: Sequence[str]
 ) -> Targets:
-    for own in tables.values():
-        check_complete(own.where, column, own.table.column(column))
-        check_complete(own.where, column, pc.list_flatten(own.table.column(column)))
-    rows = {role: own.table.column(column).to_pylist() for role, own in tables.items()}
     kind = learn.table.column(column).type.value_type
+    for own in tables.values():
+        _check_entries(own, column, texts=is_text(kind))
+    rows = {role: own.table.column(column).to_pylist() for role, own in tables.items()}
     names = learn.class_names.get(column, ())
     if is_text(kind):
         found = sorted({str(name) for row in next(iter(rows.values())) for name in row})
@@ -91,11 +99,32 @@ def _lists(
             note = f"target: column {column!r}, {counted(width, 'label')}, each of them yes or no"
             return Targets(Labels(TaskName.MULTILABEL), values, note)
         largest = max((max(row, default=0) for own in rows.values() for row in own), default=0)
-        width = len(names) or max(len(known), int(largest) + 1)
+        width = len(names) or max(len(known), class_count(learn.where, int(largest)))
         places = {place: place for place in range(width)}
     values = {role: _marked(tables[role].where, own, places) for role, own in rows.items()}
     note = f"target: column {column!r}, lists of what holds, of {counted(len(places), 'label')}"
     return Targets(Labels(TaskName.MULTILABEL), values, note)
+
+
+def _check_entries(own: NamedTable, column: str, *, texts: bool) -> None:
+    """Lists of texts, or of numbers, as the training data has them; nothing missing within.
+
+    Raises:
+        DataError: anything else.
+    """
+    values = own.table.column(column)
+    check_complete(own.where, column, values)
+    if is_list(values.type):
+        check_complete(own.where, column, pc.list_flatten(values))
+        kind = values.type.value_type
+        numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        fits = is_text(kind) if texts else numbers or pa.types.is_boolean(kind)
+        if fits or pa.types.is_null(kind):
+            return
+    wanted = "class names" if texts else "numbers"
+    raise DataError(
+        f"{own.where}: column {column!r} must hold lists of {wanted}, got {values.type}", _HINT
+    )
 
 
 def _is_row(lists: Sequence[Sequence[Any]]) -> bool:

@@ -66,7 +66,7 @@ def encode_targets(
     if is_text(kind):
         return _named_targets(tables, columns, learn, target, known)
     if pa.types.is_boolean(kind):
-        columns = {role: pc.cast(column, pa.int64()) for role, column in columns.items()}
+        columns = {role: _as_number(column) for role, column in columns.items()}
         kind = pa.int64()
     names = tables[learn].class_names.get(target, ())
     if pa.types.is_integer(kind) and (names or integers_are_classes or _few_values(columns[learn])):
@@ -79,6 +79,11 @@ def encode_targets(
     values = {role: numbers_of(tables[role].where, target, c) for role, c in columns.items()}
     note = f"target: column {target!r}, numbers (regression)"
     return Targets(Labels(TaskName.REGRESSION), values, note)
+
+
+def _as_number(column: Any) -> Any:
+    """Yes and no as 1 and 0; any other column as it is, to be judged like one."""
+    return pc.cast(column, pa.int64()) if pa.types.is_boolean(column.type) else column
 
 
 def _named_targets(
@@ -97,6 +102,13 @@ def _named_targets(
             "call the target column 'label', make it the last one, or say --target-column",
         )
     classes = in_order(found, known)
+    for role, column in columns.items():
+        if pa.types.is_nested(column.type):
+            raise DataError(
+                f"{tables[role].where}: target column {target!r} must hold texts like the training "
+                f"data, got {column.type}",
+                "write the targets of all splits in the same way",
+            )
     values = {
         role: names_to_labels(
             tables[role].where,
@@ -139,7 +151,8 @@ def _numbered_targets(
         names = classes
         note = f"target: column {target!r}, {counted(len(names), 'class')}: {listed(names)}"
         return Targets(Labels(TaskName.CLASSIFICATION, names), values, note)
-    classes = numbered_classes(values.values())
+    where = next(iter(tables.values())).where
+    classes = numbered_classes(where, values.values())
     note = f"target: column {target!r}, class numbers up to {len(classes) - 1}"
     return Targets(Labels(TaskName.CLASSIFICATION, classes, named=False), values, note)
 
@@ -212,5 +225,5 @@ def check_complete(where: str, name: str, column: Any) -> None:
     if row >= 0:
         raise DataError(
             f"{where}: column {name!r} must be complete, got no value (data row {row + 1})",
-            "fill in or remove such rows",
+            "fill in or remove such rows; in CSV, NA, null and the like are no values either",
         )

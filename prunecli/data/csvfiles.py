@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
-from prunecli.data.columns import NamedTable
+from prunecli.data.columns import NamedTable, is_text
 from prunecli.data.source import Role, Source, by_role, judged_by, listed
 from prunecli.data.tables import from_tables
 from prunecli.data.wanted import Wanted
@@ -66,7 +67,23 @@ def read_rows(
 
 def _read_file(path: Path) -> Any:
     """One CSV file as an Arrow table; types are inferred from all rows."""
-    header, separator, has_header = _header(path)
+    names, separator = _first_line(path)
+    if all(map(_is_number, names)) and not _counts(names):
+        return _table(path, len(names), separator, skip=0)
+    table = _table(path, len(names), separator, skip=1)
+    if _is_a_row(names, table):
+        return _table(path, len(names), separator, skip=0)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"{path.name}: columns must have different names, got {twice[0]!r} twice",
+            "rename one of them in the first line",
+        )
+    return table.rename_columns(names)
+
+
+def _table(path: Path, columns: int, separator: str, skip: int) -> Any:
+    """The rows after the first `skip` lines; columns are called by their numbers."""
     ragged: list[tuple[int | None, int, int]] = []
 
     def note_ragged(row: Any) -> str:
@@ -77,9 +94,8 @@ def _read_file(path: Path) -> Any:
         delimiter=separator, invalid_row_handler=note_ragged, newlines_in_values=True
     )
     # One thread, because only then are row numbers known.
-    read = pa.csv.ReadOptions(
-        use_threads=False, column_names=header, skip_rows=1 if has_header else 0
-    )
+    names = [f"column {index + 1}" for index in range(columns)]
+    read = pa.csv.ReadOptions(use_threads=False, column_names=names, skip_rows=skip)
     convert = pa.csv.ConvertOptions(strings_can_be_null=True)
     try:
         table = pa.csv.read_csv(path, read, parse, convert)
@@ -99,28 +115,34 @@ def _read_file(path: Path) -> Any:
     return table
 
 
-def _header(path: Path) -> tuple[list[str], str, bool]:
-    """Column names, the separator, and whether the first line holds the names."""
+def _first_line(path: Path) -> tuple[list[str], str]:
+    """Its entries, and the separator."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             line = stream.readline()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"data {path}: it cannot be read as CSV: {error}", "check --data"
+            f"data {path}: it cannot be read as CSV: {error}", "write it as UTF-8, or check --data"
         ) from error
     separator = max(",;\t", key=line.count)
     names = next(csv.reader([line], delimiter=separator), [])
     if not any(name.strip() for name in names):
         raise DataError(f"data {path}: rows are needed, got an empty file", "check --data")
-    if all(_is_number(name) for name in names):
-        return [f"column {index + 1}" for index in range(len(names))], separator, False
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(
-            f"{path.name}: columns must have different names, got {twice[0]!r} twice",
-            "rename one of them in the first line",
-        )
-    return names, separator, True
+    return names, separator
+
+
+def _counts(names: Sequence[str]) -> bool:
+    """Whether these are the numbers that programs give to columns without names: 0, 1, 2, ..."""
+    return len(names) > 2 and list(names) in (
+        [str(place + first) for place in range(len(names))] for first in (0, 1)
+    )
+
+
+def _is_a_row(names: Sequence[str], table: Any) -> bool:
+    """Whether the first line is an example after all: numbers, and a class that comes again."""
+    pairs = zip(names, table.columns, strict=True)
+    again = (is_text(own.type) and pc.index(own, name).as_py() >= 0 for name, own in pairs)
+    return any(map(_is_number, names)) and any(again)
 
 
 def _is_number(text: str) -> bool:

@@ -77,7 +77,9 @@ def _places(axes: int, what: str) -> Callable[[Arrays], Targets]:
             values[role] = array if small else array.astype(np.int64)
             _check_places(named.where, values[role])
         without = (IGNORED, UNMARKED) if axes == 2 else (IGNORED,)
-        classes = numbered_classes(array[~np.isin(array, without)] for array in values.values())
+        named = next(iter(targets.values()))
+        counting = (array[~np.isin(array, without)] for array in values.values())
+        classes = numbered_classes(named.where, counting)
         note = f"targets: class numbers up to {len(classes) - 1} ({what})"
         return Targets(Labels(None, classes, named=False), values, note)
 

@@ -75,8 +75,28 @@ SOUNDS = Kind("sound", frozenset((".wav", ".flac", ".ogg", ".mp3", ".aiff", ".ai
 
 def holds(root: Path, kind: Kind) -> bool:
     """Whether a file below `root` is called like one of this kind."""
-    walk = os.walk(root, followlinks=True)
-    return any(kind.is_one(name) for _, _, names in walk for name in names)
+    return any(kind.is_one(name) for _, names in _walk(root) for name in names)
+
+
+def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Visible folders and the names of the files in them, sorted; a link to a folder is followed,
+    but not to one that it lies in, which would never end."""
+    for place, subs, names in os.walk(root, followlinks=True):
+        inside = os.path.realpath(place)
+        subs[:] = sorted(
+            sub
+            for sub in subs
+            if not _is_hidden(sub) and not _holds(os.path.join(place, sub), inside)
+        )
+        yield place, sorted(names)
+
+
+def _holds(sub: str, place: str) -> bool:
+    """Whether a sub-folder is a link to a folder that holds `place`."""
+    if not os.path.islink(sub):
+        return False
+    found = os.path.realpath(sub)
+    return os.path.commonpath([found, place]) == found
 
 
 def read_folder(root: Path, wanted: Wanted, kind: Kind = IMAGES) -> Source:
@@ -191,9 +211,8 @@ def files_below(folder: Path, kind: Kind) -> tuple[list[Path], int]:
     """Files of a kind below a folder, sorted, and how many other visible ones lie there."""
     found: list[Path] = []
     others = 0
-    for place, subs, names in os.walk(folder, followlinks=True):
-        subs[:] = sorted(sub for sub in subs if not _is_hidden(sub))
-        for name in sorted(names):
+    for place, names in _walk(folder):
+        for name in names:
             if kind.is_one(name):
                 found.append(Path(place, name))
             elif not _is_hidden(name):

@@ -38,7 +38,15 @@ def _read_file(path: Path) -> Any:
                 table = pa.Table.from_pylist(json.loads(first + stream.read()))
             else:
                 table = pa.json.read_json(path, pa.json.ReadOptions(block_size=_block(path)))
-    except (pa.ArrowException, OSError, ValueError, TypeError, AttributeError) as error:
+    # Brackets within brackets without end are a `RecursionError`.
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise DataError(
             f"data {path}: it cannot be read as JSON lines: {' '.join(str(error).split())}", _HINT
         ) from error

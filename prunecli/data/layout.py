@@ -59,11 +59,8 @@ def encode(targets: Mapping[Role, Named]) -> Targets:
     if all(_is_one_hot(array) for array in arrays.values()):
         return _one_hot(arrays, wheres, first)
     if kind in "ib" and axes == {1}:
-        labels = {
-            role: check_labels(wheres[role], array.astype(np.int64))
-            for role, array in arrays.items()
-        }
-        classes = numbered_classes(labels.values())
+        labels = {role: check_labels(wheres[role], array) for role, array in arrays.items()}
+        classes = numbered_classes(wheres[first], labels.values())
         note = f"targets: integers, class numbers up to {len(classes) - 1}"
         return Targets(Labels(TaskName.CLASSIFICATION, classes, named=False), labels, note)
     if kind == "f" and axes <= {1, 2} and len(axes) == 1:
@@ -128,7 +125,13 @@ def squeezed(array: AnyArray) -> AnyArray:
 
 
 def _texts(arrays: Mapping[Role, AnyArray], wheres: Mapping[Role, str], first: Role) -> Targets:
-    texts = {role: array.astype(str) for role, array in arrays.items()}
+    try:
+        texts = {role: array.astype(str) for role, array in arrays.items()}
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{wheres[first]}: targets that are texts must be ASCII or str, got {error.object!r}",
+            "write them as str, or number the classes",
+        ) from error
     classes = tuple(sorted(set(texts[first].tolist())))
     labels = {role: names_to_labels(wheres[role], text, classes) for role, text in texts.items()}
     note = f"targets: texts, {counted(len(classes), 'class')}: {listed(classes)}"

@@ -21,6 +21,9 @@ from prunecli.tasks.task import UNMARKED
 _INDEXED = ("P", "L", "1", "I", "I;16", "I;16L", "I;16B", "I;16N")
 """Modes whose pixels are single numbers."""
 
+_LOSSY = ("JPEG", "MPO")
+"""Formats after which a number is only near what it was."""
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -87,9 +90,10 @@ def _read(
         pixels = np.asarray(own)
         if made is None:
             made = allocate((pairs.count, *size), np.uint8)
-        if pixels.dtype != np.uint8 and pixels.max() > UNMARKED:
+        odd = pixels[(pixels < 0) | (pixels > UNMARKED)]
+        if odd.size:
             raise DataError(
-                f"{mask.where}: class numbers up to {UNMARKED - 1} are needed, got {pixels.max()}",
+                f"{mask.where}: class numbers from 0 to {UNMARKED - 1} are needed, got {odd[0]}",
                 f"number the classes from 0; {UNMARKED} says that a pixel does not count",
             )
         made[mask.row] = pixels
@@ -106,6 +110,12 @@ def _open(mask: Blob) -> Image.Image:
             f"{mask.where}: the mask cannot be read: {reason(error)}",
             "write it again as PNG, or remove it and its image",
         ) from error
+    if found.format in _LOSSY:
+        raise DataError(
+            f"{mask.where}: masks must be stored as they are, got {found.format}, which changes "
+            "class numbers",
+            "write them again from the source, as PNG",
+        )
     if found.mode not in _INDEXED:
         raise DataError(
             f"{mask.where}: masks must hold a class number for each pixel, got colours "

@@ -59,7 +59,7 @@ def open_data(
         )
     wanted = Wanted(config, sample_shape, inputs, processor)
     source = _for_task(_read_source(wanted), config.task)
-    _check_classes(source)
+    _check_classes(source, source.parts.get(Role.TRAIN) or next(iter(source.parts.values())))
     plan = plan_splits(source, config)
     learn, judge = source.parts[plan.learn], source.parts[plan.judge]
     own = [plan.train, plan.choose]
@@ -75,6 +75,10 @@ def open_data(
     validation = _split(source, "validation", judge, *groups[2])
     _check_same_shape(judge.where, train, validation)
     skipped = tuple(line for read in reads for line in read.skipped)
+    if skipped:
+        # All that a class has may be broken.
+        good = np.concatenate([rows for _, rows in first.groups])
+        _check_classes(source, learn, good)
     preprocess = preprocess_for(config, reads)
     return DataSet(
         make_task(config.task, source.labels),
@@ -190,12 +194,11 @@ def _nothing_readable(path: Path) -> DataError:
     return DataError(f"data {path}: {_FORMATS}, got {got}", "check the path given to --data")
 
 
-def _check_classes(source: Source) -> None:
-    part = source.parts.get(Role.TRAIN) or next(iter(source.parts.values()))
+def _check_classes(source: Source, part: Part, rows: Rows | slice = slice(None)) -> None:
     classes = source.classes_of(part)
     if classes is None:
         return
-    found = len(np.unique(classes))
+    found = len(np.unique(classes[rows]))
     if found < 2:
         raise DataError(
             f"{part.where}: examples of at least 2 classes are needed, got {found}",

@@ -4,7 +4,7 @@ Stage: data. In: the files of a part. Out: Arrow tables, or bytes row by row, re
 group. Never downloads, never writes a cache: files are read where they lie.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,7 @@ def read_columns(files: Sequence[Path], columns: list[str] | None) -> Any:
     tables = []
     for file in files:
         opened = open_shard(file)
-        missing = set(columns or ()) - set(opened.schema_arrow.names)
-        if missing:
-            raise DataError(
-                f"{file.name}: columns must be the first file's, {min(missing)!r} is missing",
-                "all files of a data set must have the same columns",
-            )
+        _check_columns(opened, file, columns or ())
         try:
             tables.append(opened.read(columns=columns).replace_schema_metadata(None))
         except _DAMAGE as error:
@@ -66,10 +61,27 @@ def read_columns(files: Sequence[Path], columns: list[str] | None) -> Any:
     except pa.ArrowException as error:
         raise _damaged(files[0], error) from error
     for position, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):
-            plain = table.column(position).cast(field.type.value_type)
-            table = table.set_column(position, field.name, plain)
+        plain = _plain(field.type)
+        if plain is not None:
+            values = table.column(position).cast(plain)
+            table = table.set_column(position, field.name, values)
     return table
+
+
+def _plain(kind: Any) -> Any:
+    """The type that holds the same, where this is only another way to store it."""
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    return pa.string() if pa.types.is_string_view(kind) else None
+
+
+def _check_columns(opened: Any, file: Path, columns: Iterable[str]) -> None:
+    missing = set(columns) - set(opened.schema_arrow.names)
+    if missing:
+        raise DataError(
+            f"{file.name}: columns must be the first file's, {min(missing)!r} is missing",
+            "all files of a data set must have the same columns",
+        )
 
 
 class ShardReader:
@@ -82,6 +94,7 @@ class ShardReader:
         start = 0
         for file in self.files:
             opened = open_shard(file)
+            _check_columns(opened, file, [self.column])
             before = start
             for group in range(opened.num_row_groups):
                 stop = start + opened.metadata.row_group(group).num_rows
@@ -114,7 +127,9 @@ def _blob(row: int, where: str, entry: Any, file: Path) -> Blob:
     if not entry.is_valid:
         return Blob(row, where, None)
     if not isinstance(entry, pa.StructScalar):
-        return Blob(row, where, entry.as_py())
+        stored = entry.as_py()
+        # A text there is no image, nor the name of one.
+        return Blob(row, where, stored if isinstance(stored, bytes) else None)
     content = entry["bytes"].as_py()
     if content is None and "path" in entry:
         try:

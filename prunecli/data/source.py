@@ -140,6 +140,9 @@ _ROLE_WORDS = {
     "testing": Role.TEST,
 }
 
+MOST_CLASSES = 1 << 22
+"""More than any network tells apart; names for a number of this size would fill the memory."""
+
 TARGET_NAMES = ("label", "labels", "target", "targets", "class", "y")
 """Names a column of targets goes by, the likeliest first."""
 
@@ -191,6 +194,8 @@ def check_labels(where: str, labels: AnyArray) -> Rows:
     Raises:
         DataError: a negative label.
     """
+    if labels.dtype.kind == "u" and len(labels) and labels.max() > np.iinfo(np.int64).max:
+        class_count(where, int(labels.max()))
     if len(labels) and labels.min() < 0:
         row = int(np.argmax(labels < 0)) + 1
         raise DataError(
@@ -200,10 +205,32 @@ def check_labels(where: str, labels: AnyArray) -> Rows:
     return labels.astype(np.int64)
 
 
-def numbered_classes(label_arrays: Iterable[AnyArray]) -> tuple[str, ...]:
-    """Class names for labels that come without: the numbers up to the largest."""
-    largest = max((int(labels.max()) for labels in label_arrays if len(labels)), default=-1)
-    return tuple(str(index) for index in range(largest + 1))
+def numbered_classes(where: str, label_arrays: Iterable[AnyArray]) -> tuple[str, ...]:
+    """Class names for labels that come without: the numbers up to the largest.
+
+    Raises:
+        DataError: a number that counts no classes, or no label at all.
+    """
+    largest = max((int(labels.max()) for labels in label_arrays if labels.size), default=-1)
+    if largest < 0:
+        raise DataError(
+            f"{where}: targets that count are needed, got none", "check the labels in --data"
+        )
+    return tuple(str(index) for index in range(class_count(where, largest)))
+
+
+def class_count(where: str, largest: int) -> int:
+    """How many classes there are, by the largest class number.
+
+    Raises:
+        DataError: more than any network has outputs for: numbers that name something.
+    """
+    if largest >= MOST_CLASSES:
+        raise DataError(
+            f"{where}: class numbers must be below {MOST_CLASSES:,}, got {largest}",
+            "number the classes from 0, or write them as texts; quantities are --task regression",
+        )
+    return largest + 1
 
 
 def names_to_labels(where: str, values: AnyArray, classes: tuple[str, ...]) -> Rows:

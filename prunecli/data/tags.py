@@ -4,6 +4,7 @@ Stage: data. In: a column of tags beside the words of each example. Out: class n
 the word. Never opens a file.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,10 +13,13 @@ import pyarrow as pa
 
 from prunecli.choices import TaskName
 from prunecli.data.columns import NamedTable, check_complete, is_list, is_text
-from prunecli.data.source import AnyArray, Role, in_order
+from prunecli.data.source import AnyArray, Role, in_order, numbered_classes
 from prunecli.errors import DataError
 from prunecli.tasks import Labels
 from prunecli.tasks.task import IGNORED
+
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
+"""A tag that is a number; longer ones fit no class, nor 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +57,24 @@ def encode_tags(
         _check_lengths(own.where, column, rows[role], words[role])
     learn = next(iter(tables))
     names = tables[learn].class_names.get(column, ())
-    if any(isinstance(tag, str) for row in rows[learn] for tag in row):
+    if _are_names(rows[learn]):
         classes = in_order(sorted({str(tag) for row in rows[learn] for tag in row}), known)
         index = {name: place for place, name in enumerate(classes)}
         made = {role: _indexed(tables[role].where, own, index) for role, own in rows.items()}
         return Labels(TaskName.TOKEN_CLASSIFICATION, classes), made
+    for role, found in rows.items():
+        if _are_names(found):
+            raise DataError(
+                f"{tables[role].where}: tags must be numbers like those of the training data, got "
+                "names",
+                "the same tags are needed in every split",
+            )
     made = {
         role: Tags([_numbers(tables[role].where, row) for row in own]) for role, own in rows.items()
     }
-    every = (row for own in made.values() for row in own.rows if len(row))
-    largest = max((int(row.max()) for row in every), default=0)
+    counting = [row[row != IGNORED] for own in made.values() for row in own.rows]
+    classes = numbered_classes(tables[learn].where, counting)
+    largest = len(classes) - 1
     if names:
         if largest >= len(names):
             raise DataError(
@@ -71,8 +83,12 @@ def encode_tags(
                 "write the file again with the right class names",
             )
         return Labels(TaskName.TOKEN_CLASSIFICATION, names), made
-    classes = tuple(str(place) for place in range(largest + 1))
     return Labels(TaskName.TOKEN_CLASSIFICATION, classes, named=False), made
+
+
+def _are_names(rows: Sequence[Sequence[int | str]]) -> bool:
+    """Whether classes are called, not numbered."""
+    return any(isinstance(tag, str) for row in rows for tag in row)
 
 
 def _rows(own: NamedTable, column: str) -> list[list[int | str]]:
@@ -81,7 +97,7 @@ def _rows(own: NamedTable, column: str) -> list[list[int | str]]:
     check_complete(own.where, column, values)
     if is_text(values.type):
         rows = [str(text).split() for text in values.to_pylist()]
-        whole = all(tag.lstrip("-").isdecimal() for row in rows for tag in row)
+        whole = all(_NUMBER.fullmatch(tag) for row in rows for tag in row)
         return [[int(tag) for tag in row] if whole else list(row) for row in rows]
     if is_list(values.type) and (
         is_text(values.type.value_type) or pa.types.is_integer(values.type.value_type)

@@ -160,14 +160,18 @@ def _encoded(
         found = encode_targets(tables, column, integers_are_classes=sure, known=wanted.classes)
         if aim.kind is None or found.labels.kind is aim.kind:
             return found
-    where = next(iter(tables.values())).where
+    own = next(iter(tables.values()))
+    kind = listed(own.table.column(name).type for name in aim.columns)
     needs = {
         TaskName.CLASSIFICATION: "one class for each example",
         TaskName.SEGMENTATION: "images with masks",
     }.get(aim.kind or TaskName.CLASSIFICATION, "texts and a network with a tokenizer")
     raise DataError(
-        f"{where}: --task {aim.kind} needs {needs}, got column {listed(map(repr, aim.columns))}",
-        "check --task and --data, or write inputs and targets as .npz",
+        f"{own.where}: --task {aim.kind} needs {needs}, "
+        f"got column {listed(map(repr, aim.columns))} of type {kind}",
+        "write classes as whole numbers or names, or check --task"
+        if aim.kind is TaskName.CLASSIFICATION
+        else "check --task and --data, or write inputs and targets as .npz",
     )
 
 

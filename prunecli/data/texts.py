@@ -96,7 +96,10 @@ def _complete(
                     f"{listed(map(repr, own.table.column_names))}",
                     "the same columns are needed in every split",
                 )
-            check_complete(own.where, name, own.table.column(name))
+            values = own.table.column(name)
+            check_complete(own.where, name, values)
+            if is_list(values.type):
+                check_complete(own.where, name, pc.list_flatten(values))
     return dict(tables)
 
 

@@ -232,6 +232,24 @@ def compare_answers(
     raise ModelError(f"model: {unlike[0]}, got {got}", unlike[1])
 
 
+def check_drawn(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Run `network` on numbers drawn from all that its tables hold: padding alone may pass where
+    nothing else does, since it has no position.
+
+    Raises:
+        ModelError: it does not take them.
+    """
+    try:
+        with torch.no_grad():
+            _answer(network, inputs, {})
+    except (RuntimeError, LookupError) as error:
+        shapes = ", ".join(str(tuple(item.shape)) for item in inputs)
+        raise ModelError(
+            f"model: must take all indices at {shapes}, got {first_line(error)}",
+            "say how long sequences may be, e.g. --input 'input_ids=int64[batch,seq=32]'",
+        ) from error
+
+
 def program_answer(
     network: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]
 ) -> tuple[Tensor, ...]:

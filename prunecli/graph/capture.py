@@ -20,6 +20,7 @@ from torch.export import Dim, ExportedProgram
 from prunecli.errors import ModelError
 from prunecli.graph.calling import (
     UNLIKE,
+    check_drawn,
     compare_answers,
     flat_forward,
     program_answer,
@@ -173,6 +174,8 @@ def capture(
         old if old.is_floating_point() else new
         for old, new in zip(found.inputs, drawn, strict=True)
     )
+    if not all(item.is_floating_point() for item in inputs):
+        check_drawn(network, inputs)
     return Captured(
         network, inputs, found.axes, found.domains, found.outputs, (*found.notes, *notes, *packed)
     )

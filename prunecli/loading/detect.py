@@ -4,6 +4,7 @@ Stage: loading. In: a path. Out: a `FileKind`, or an error that says what the fi
 Never unpickles, never reads more than the head of the file and a zip archive's directory.
 """
 
+import re
 import zipfile
 from collections.abc import Callable
 from enum import StrEnum
@@ -16,6 +17,9 @@ HEAD_BYTES = 1024
 
 TORCH_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """The number that opens files of torch.save before 1.6, as pickle writes it."""
+
+SHARD = re.compile(r"-(\d+)-of-(\d+)\.")
+"""How the parts of a checkpoint are called that is too large for one file."""
 
 TAR_MARK_OFFSET = 257
 """Where a tar archive says `ustar`."""
@@ -41,6 +45,13 @@ def detect(path: Path) -> FileKind:
         CheckpointError: missing, a folder, empty, or not a checkpoint; says what it is instead.
     """
     head, size_bytes = _read_head(path)
+    shard = SHARD.search(path.name)
+    if shard is not None and int(shard.group(2)) > 1:
+        raise CheckpointError(
+            f"checkpoint {path}: must hold all weights, got part {int(shard.group(1))} of "
+            f"{int(shard.group(2))}",
+            "name the folder with its config.json, or save the joined state dict in one file",
+        )
     if head.startswith(b"PK\x03\x04"):
         return _detect_zip(path)
     if TORCH_MAGIC in head[:64]:

@@ -149,7 +149,7 @@ def _import_module(said: str, name: str) -> ModuleType:
         if name == missing or name.startswith(f"{missing}."):
             raise ConfigError(
                 f"{said}: the module must be importable, got no module named {missing!r}",
-                "install it, or give the file instead: --model path/to/net.py:factory",
+                f"install it, or give the file instead: {said.split()[0]} path/to/net.py:factory",
             ) from error
         raise
 

@@ -29,12 +29,14 @@ def check_finite(
         for name, tensor in named.items():
             if not tensor.is_floating_point() or tensor.is_meta:
                 continue
-            bad = ~torch.isfinite(tensor.detach())
+            # What holds a byte is not compared as it is.
+            values = tensor.detach().float() if tensor.itemsize == 1 else tensor.detach()
+            bad = ~torch.isfinite(values)
             if masks_allowed:
-                bad &= tensor.detach() != -torch.inf
+                bad &= values != -torch.inf
             count = int(bad.sum())
             if count:
-                kind = "NaN" if bool(tensor.detach().isnan().any()) else "infinite values"
+                kind = "NaN" if bool(values.isnan().any()) else "infinite values"
                 raise CheckpointError(
                     f"checkpoint {path}: weights must be finite, got {kind} in {name} "
                     f"({count} of {tensor.numel()})",

@@ -9,7 +9,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,10 @@ class Folder:
     optional: tuple[InputSpec, ...] = ()
     longest: int | None = None
     classes: tuple[str, ...] = ()
+
+
+TRIED, SHORT = 64, 16
+"""Tokens that a network is tried with where it has room for them, and where it has not."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,7 @@ def _of_transformers(
         # What past steps cached is no part of a network's answer.
         if hasattr(getattr(part, "config", None), "use_cache"):
             part.config.use_cache = False
-    inputs = tuple(_inputs(module))
+    inputs = _within(tuple(_inputs(module)), _longest(config, module))
     return module, inputs, (f"built as transformers.{name}",)
 
 
@@ -255,6 +259,30 @@ def _longest(config: Mapping[str, Any], module: nn.Module | None) -> int | None:
             behind = 0 if part.padding_idx is None else part.padding_idx + 1
             known.append(part.num_embeddings - behind)
     return min((number for number in known if number > 0), default=None)
+
+
+def _within(specs: tuple[InputSpec, ...], longest: int | None) -> tuple[InputSpec, ...]:
+    """Inputs that are tried no longer than the network has positions. Padding alone may pass at
+    any length: where positions count from behind padding's, it has none."""
+    if longest is None or longest >= TRIED:
+        return specs
+    free = dict.fromkeys(axis.name for spec in specs for axis in spec.axes[1:] if axis.name)
+    # Of different extents, so that they are not taken for one axis.
+    extents = {
+        name: min(SHORT * (place + 1), max(longest - place, 1)) for place, name in enumerate(free)
+    }
+    return tuple(
+        replace(
+            spec,
+            axes=tuple(
+                replace(axis, extent=extents[axis.name])
+                if axis.name in extents and axis.extent is None
+                else axis
+                for axis in spec.axes
+            ),
+        )
+        for spec in specs
+    )
 
 
 def _images(config: Any) -> Iterator[InputSpec]:

@@ -89,6 +89,7 @@ def load_into(
         message, hint = explain(best.difference, model_name, parameters)
         raise CheckpointError(f"checkpoint {path}: {message}", hint)
     used = {key: best.tensors[key] for key in wanted.shapes if key in best.tensors}
+    _check_kinds(path, used, module)
     trained = {key for key, _ in module.named_parameters(remove_duplicate=False)}
     check_finite(
         path,
@@ -97,6 +98,20 @@ def load_into(
     )
     _copy(path, module, best)
     return _notes(best, used, candidates)
+
+
+def _check_kinds(path: Path, tensors: Mapping[str, torch.Tensor], module: nn.Module) -> None:
+    """Refuse what does not stay the same when it is copied into the module."""
+    own = module.state_dict()
+    for key, tensor in tensors.items():
+        lost = tensor.is_complex() and not own[key].is_complex()
+        kind = tensor.dtype if tensor.layout is torch.strided else tensor.layout
+        if lost or tensor.is_quantized or tensor.layout is not torch.strided:
+            raise CheckpointError(
+                f"checkpoint {path}: weights must be plain numbers, got {key} of "
+                f"{str(kind).removeprefix('torch.')}",
+                "save ordinary tensors of real numbers: .dequantize() or .to_dense() first",
+            )
 
 
 def _copy(path: Path, module: nn.Module, fit: Fit) -> None:

@@ -54,9 +54,10 @@ def load_task(spec: str) -> Task:
     call = partial(_call, spec, folder)
     own = call(made) if isinstance(made, type) or not hasattr(made, "loss") else made
     for name in ("loss", "metric"):
-        if not callable(getattr(own, name, None)):
+        # Attributes may be code of the user's as well.
+        if not callable(call(getattr, own, name, None)):
             raise ConfigError(f"--task {spec}: must have a {name}, got none", PROTOCOL)
-    better = getattr(own, "higher_is_better", None)
+    better = call(getattr, own, "higher_is_better", None)
     if not isinstance(better, bool):
         raise ConfigError(
             f"--task {spec}: must say whether a higher metric is better, got {better!r}", PROTOCOL
@@ -104,8 +105,10 @@ def _plain(tensors: Tensors) -> Tensor | Tensors:
 
 
 def _scalar(spec: str, what: str, found: object) -> Tensor:
-    if not isinstance(found, Tensor) or found.numel() != 1:
-        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    if not isinstance(found, Tensor) or found.numel() != 1 or found.is_complex():
+        got: object = type(found).__name__
+        if isinstance(found, Tensor):
+            got = found.dtype if found.is_complex() else tuple(found.shape)
         raise ModelError(
             f"--task {spec}: {what} must return a tensor of one number, got {got}",
             "return the mean over the batch",

@@ -99,7 +99,7 @@ CASES = [
     ("two image columns", parquet(a=IMAGES, b=IMAGES, label=Y), "",
      "a.parquet: one image column is needed, got a, b", "'image'"),
     ("no rows", parquet(image=pa.array([], pa.binary()), label=pa.array([], pa.int64())), "",
-     "examples of at least 2 classes are needed, got 0", "labels"),
+     "targets that count are needed, got none", "labels"),
     ("one label", parquet(image=IMAGES, label=Y * 0), "",
      "a.parquet: examples of at least 2 classes are needed, got 1", "labels"),
     ("negative label", parquet(image=IMAGES, label=Y - 1), "",

@@ -159,7 +159,7 @@ def deep(root: Path) -> None:
         (small, {}, "masks/03.png: a mask must have its image's size, 6x8, got 4x4", "same size"),
         (both_small, {}, "masks/03.png: masks must have one size, got 4x4 after 6x8",
          "--image-size 8"),
-        (deep, {}, "class numbers up to 254 are needed, got 300", "from 0"),
+        (deep, {}, "class numbers from 0 to 254 are needed, got 300", "from 0"),
         (lambda root: None, {"max_length": 9}, "--max-length: has no effect on a folder of images",
          "leave"),
         (lambda root: None, {"task": TaskConfig(TaskName.REGRESSION)},

@@ -524,3 +524,39 @@ def test_numpy_array(tmp_path: Path) -> None:
     np.save(path, np.ones(3))
     message, _ = caught(ModelConfig(path))
     assert "got a NumPy array" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        (lambda weight: weight.to(torch.complex64), "complex64"),
+        (lambda weight: weight.to_sparse(), "sparse_coo"),
+    ],
+)
+def test_weights_that_would_lose_something_in_copying(
+    change: Callable[[torch.Tensor], torch.Tensor], got: str, tmp_path: Path, factory: str
+) -> None:
+    state = trained().state_dict()
+    name = next(name for name in state if name.endswith("weight"))
+    torch.save({**state, name: change(state[name])}, tmp_path / "odd.pt")
+    message, hint = caught(ModelConfig(tmp_path / "odd.pt", factory))
+    assert message.endswith(f"weights must be plain numbers, got {name} of {got}")
+    assert ".to_dense()" in hint
+
+
+def test_weights_of_a_byte_are_read(tmp_path: Path, factory: str) -> None:
+    state = trained().state_dict()
+    name = next(name for name in state if name.endswith("weight"))
+    small = state[name].to(torch.float8_e4m3fn)
+    torch.save({**state, name: small}, tmp_path / "small.pt")
+    module = load_model(ModelConfig(tmp_path / "small.pt", factory)).module
+    assert module is not None
+    assert torch.equal(module.state_dict()[name], small.float())
+
+
+def test_one_part_of_several(tmp_path: Path, factory: str) -> None:
+    file = tmp_path / "model-00001-of-00002.safetensors"
+    save_file(trained().state_dict(), file)
+    message, hint = caught(ModelConfig(file, factory))
+    assert message.endswith("must hold all weights, got part 1 of 2")
+    assert "folder with its config.json" in hint

@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prunecli.config import Axis, InputSpec, ModelConfig
-from prunecli.errors import CheckpointError, ConfigError, MissingExtraError
+from prunecli.errors import CheckpointError, ConfigError, MissingExtraError, ModelError
+from prunecli.graph.capture import capture, fitting_example
+from prunecli.graph.inputs import of_specs
 from prunecli.loading import LoadedModel, load_model
 from prunecli.loading.huggingface import load_folder, told_by
 
@@ -60,7 +62,9 @@ def test_text_network_is_built_with_its_weights(bert: Path) -> None:
     found = loaded(bert)
     assert found.module is not None
     assert found.notes == ("built as transformers.BertForSequenceClassification",)
-    assert found.inputs == (tokens("input_ids"), tokens("attention_mask"))
+    axes = (Axis("batch", None), Axis("seq", 16))  # of 40 positions
+    names = ("input_ids", "attention_mask")
+    assert found.inputs == tuple(InputSpec(name, "int64", axes) for name in names)
     stored = load_file(bert / "model.safetensors")
     own = found.module.state_dict()
     assert all(torch.equal(own[name], tensor) for name, tensor in stored.items())
@@ -219,3 +223,42 @@ def test_what_a_folder_tells_of_texts_and_classes(tmp_path: Path) -> None:
     # The same of a folder whose network is not built; nothing of one without a network.
     assert told_by(tmp_path / "bert").classes == ("up", "down")
     assert told_by(tmp_path).classes == ()
+
+
+@transformers_only
+@pytest.mark.parametrize(("positions", "tried"), [(22, 16), (12, 10)])
+def test_networks_with_few_positions_are_tried_with_as_many(
+    positions: int, tried: int, tmp_path: Path
+) -> None:
+    """Padding has no position where others count from behind it, so that a text of any length that
+    is nothing but padding passes, and no other."""
+    transformers = library()
+    own = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.RobertaConfig(
+        vocab_size=20, intermediate_size=32, max_position_embeddings=positions, **own
+    )
+    transformers.RobertaForSequenceClassification(config).save_pretrained(tmp_path)
+    model = load_model(ModelConfig(tmp_path))
+    assert model.module is not None
+    assert [spec.axes[1] for spec in model.inputs] == [Axis("seq", tried)] * 2
+    example, answer = fitting_example(model.module, of_specs(model.inputs))
+    captured = capture(model.module, example, answer)
+    assert captured.inputs[0].shape[1] == tried
+    with torch.no_grad():
+        captured.network(*captured.inputs)
+
+
+@transformers_only
+def test_a_length_that_only_padding_passes_is_refused(tmp_path: Path) -> None:
+    transformers = library()
+    own = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.RobertaConfig(
+        vocab_size=20, intermediate_size=32, max_position_embeddings=22, **own
+    )
+    net = transformers.RobertaForSequenceClassification(config)
+    specs = (tokens("input_ids"), tokens("attention_mask"))
+    example, answer = fitting_example(net, of_specs(specs))
+    with pytest.raises(ModelError, match=r"must take all indices at \(2, 64\)") as caught:
+        capture(net, example, answer)
+    assert caught.value.hint is not None
+    assert "--input" in caught.value.hint

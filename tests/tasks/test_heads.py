@@ -216,3 +216,20 @@ def test_what_the_users_code_does_wrong(own: Path) -> None:
     meter.update(one, one)
     with pytest.raises(ModelError, match="metric must return a finite number, got nan"):
         meter.compute()
+
+
+def test_what_the_users_attributes_and_numbers_do_wrong(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "class Task:\n"
+        "    higher_is_better = True\n"
+        "    def metric(self, outputs, targets): return 0.0\n"
+        "    def loss(self, outputs, targets): return outputs.sum() * 1j\n"
+        "class Raising(Task):\n"
+        "    @property\n"
+        "    def loss(self): raise ValueError('not yet')\n"
+    )
+    with pytest.raises(ModelError, match=r"own\.py:Raising: raised ValueError: not yet"):
+        load_task(f"{tmp_path / 'own.py'}:Raising")
+    task = load_task(f"{tmp_path / 'own.py'}:Task")
+    with pytest.raises(ModelError, match=r"one number, got torch\.complex64"):
+        task.loss((torch.zeros(2),), (torch.zeros(2),), 0.0)
