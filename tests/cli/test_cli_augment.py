@@ -147,7 +147,7 @@ def losses(report: dict[str, Any]) -> list[float]:
         (
             "sounds",
             ("--mixup", "0.3"),
-            "sounds are changed by: gain within 6 dB, polarity, rotatio",
+            "sounds are changed by: gain within 6 dB, polarity, rot",
         ),
         ("features", (), "sounds are changed by: 2 masks over up to 10 of 100 times and 2 masks"),
         ("texts", (), "texts are changed by: leaving out 5% and masking 10% of the tokens"),
