@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from prunecli.data.contents import Content, Features, Samples
 from prunecli.data.source import AnyArray, Blob, Blobs, Deferred, Part, Rows, Source, counted
 from prunecli.data.storage import allocate
 from prunecli.data.wanted import Wanted, refuse_idle
@@ -75,7 +76,21 @@ def heard(source: Source, wanted: Wanted) -> Source:
         role: replace(part, examples=(Deferred(_Reader(_blobs(part), hearing)),))
         for role, part in source.parts.items()
     }
-    return replace(source, parts=parts, notes=(_note(hearing, asked, cut), *source.notes))
+    notes = (_note(hearing, asked, cut), *source.notes)
+    return replace(source, parts=parts, notes=notes, contents=(_content(extractor),))
+
+
+def _content(extractor: Any) -> Content:
+    """What the network gets of a sound."""
+    if extractor is None or _pads(extractor):
+        return Samples(levelled=bool(getattr(extractor, "do_normalize", False)))
+    said = (getattr(extractor, name, None) for name in ("feature_size", "num_mel_bins"))
+    bands = {number for number in said if isinstance(number, int) and number > 1}
+    # Some put several moments together.
+    stride = getattr(extractor, "stride", None)
+    if isinstance(stride, int):
+        bands |= {number * stride for number in bands}
+    return Features(tuple(sorted(bands)))
 
 
 def _note(hearing: _Hearing, asked: int | None, cut: int) -> str:

@@ -90,6 +90,7 @@ def open_data(
         _notes(source, plan, preprocess, first.notes, skipped, reporter),
         skipped,
         source.names,
+        source.contents,
     )
 
 

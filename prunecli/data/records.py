@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from prunecli.data.contents import Content
 from prunecli.tasks import Labels, Task, Tensors, in_numbers
 
 
@@ -97,6 +98,7 @@ class DataSet:
         notes: what was decided while reading, in words.
         skipped: broken examples that were left out, `path: why`.
         names: of the inputs, where the source has several; empty for one.
+        contents: of the inputs; empty where nothing is known about any.
     """
 
     task: Task
@@ -108,6 +110,7 @@ class DataSet:
     notes: tuple[str, ...]
     skipped: tuple[str, ...]
     names: tuple[str, ...] = ()
+    contents: tuple[Content, ...] = ()
 
     def prepare(self, stored: Sequence[Tensor]) -> Tensors:
         """A batch of stored inputs as the network takes them; always copies."""

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunecli.choices import TaskName
+from prunecli.data.contents import Content
 from prunecli.errors import DataError
 from prunecli.tasks import Labels
 
@@ -88,12 +89,14 @@ class Source:
     Attributes:
         labels: of each target; empty where the task needs none.
         names: of the inputs, where there are several.
+        contents: of the inputs; empty where nothing is known about any.
     """
 
     parts: Mapping[Role, Part]
     labels: tuple[Labels, ...]
     notes: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    contents: tuple[Content, ...] = ()
 
     def classes_of(self, part: Part) -> Rows | None:
         """The class of every example, where each has one."""

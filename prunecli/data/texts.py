@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from prunecli.choices import TaskName
 from prunecli.data.columns import NamedTable, check_complete, is_list
+from prunecli.data.contents import Beside, Content
 from prunecli.data.encoding import encode_for
 from prunecli.data.layout import Named
 from prunecli.data.source import AnyArray, Part, Role, Source, Targets, counted, listed
@@ -138,7 +139,7 @@ def _sentences(
     }
     what = f"texts: column {listed(map(repr, columns))}"
     notes = [f"{what}, {_lengths(length, over, found, tokenizer)}", *(t.note for t in targets)]
-    return _source(sheets, targets, notes, wanted, pairs=len(columns) > 1)
+    return _source(sheets, targets, notes, wanted, tokenizer, pairs=len(columns) > 1)
 
 
 def _tagged(
@@ -170,7 +171,7 @@ def _tagged(
         values[role] = numbers[role].at(places)
     note = f"target: column {tags!r}, {counted(len(labels.classes), 'class')} of words"
     notes = [f"words: column {column!r}, {_lengths(length, over, found, tokenizer)}", note]
-    return _source(sheets, (Targets(labels, values, note),), notes, wanted)
+    return _source(sheets, (Targets(labels, values, note),), notes, wanted, tokenizer)
 
 
 def from_language(
@@ -207,7 +208,7 @@ def from_language(
         sheets[role] = _Sheet(where, {IDS: seen, MASK: np.ones(ids.shape, np.int8)}, right)
     notes = [f"texts: {what}, joined and cut into blocks of {length} tokens"]
     if not wanted.labelled:
-        return _source(sheets, (), notes, wanted)
+        return _source(sheets, (), notes, wanted, tokenizer)
     named = {
         role: Named(own.where, own.targets)
         for role, own in sheets.items()
@@ -215,7 +216,7 @@ def from_language(
     }
     targets = encode_for(task_of(wanted), named)
     notes.append(f"targets: {'the hidden tokens' if masked else 'each next token'}")
-    return _source(sheets, (targets,), notes, wanted)
+    return _source(sheets, (targets,), notes, wanted, tokenizer)
 
 
 def _inputs(tokens: Tokens, length: int, tokenizer: Tokenizer) -> dict[str, AnyArray]:
@@ -246,6 +247,7 @@ def _source(
     targets: Sequence[Targets],
     notes: Sequence[str],
     wanted: Wanted,
+    tokenizer: Tokenizer,
     pairs: bool = False,
 ) -> Source:
     names = network_names(wanted, pairs)
@@ -255,7 +257,11 @@ def _source(
         examples = tuple(own.inputs[key] for key in names.values())
         parts[role] = Part(own.where, values, examples, len(examples[0]))
     labels = tuple(item.labels for item in targets)
-    return Source(parts, labels, tuple(notes), tuple(names) if len(names) > 1 else ())
+    known: Mapping[str, Content] = {IDS: tokenizer.words, MASK: Beside.SEEN, TYPES: Beside.TEXT}
+    contents = tuple(known[key] for key in names.values())
+    return Source(
+        parts, labels, tuple(notes), tuple(names) if len(names) > 1 else (), contents=contents
+    )
 
 
 def network_names(wanted: Wanted, pairs: bool) -> dict[str, str]:

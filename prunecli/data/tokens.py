@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from prunecli.data.contents import Words
 from prunecli.data.source import AnyArray
 from prunecli.data.wanted import Wanted
 from prunecli.errors import ConfigError, DataError
@@ -65,6 +66,22 @@ class Tokenizer:
         """What stands where no token is. Networks without such a token never read it."""
         found = self.own.pad_token_id
         return int(found if found is not None else self.own.eos_token_id or 0)
+
+    @property
+    def words(self) -> Words:
+        """What its numbers mean, as far as they are told apart later.
+
+        A word that the tokenizer does not know is one all the same. Where the token for these is
+        the one that ends a text, too (GPT-2), it stands for no word.
+        """
+        own = self.own
+        edges = {own.pad_token_id, own.bos_token_id, own.eos_token_id}
+        edges |= {own.cls_token_id, own.sep_token_id, own.mask_token_id}
+        unknown = None if own.unk_token_id in edges else own.unk_token_id
+        fixed = {int(token) for token in own.all_special_ids if token != unknown}
+        covers = [int(token) for token in (own.mask_token_id, unknown) if token is not None]
+        left = own.padding_side == "left"
+        return Words(tuple(sorted(fixed)), self.padding, left, tuple(covers))
 
 
 def load_tokenizer(wanted: Wanted, where: str) -> Tokenizer:

@@ -250,8 +250,8 @@ AugmentOption = Annotated[
     Augment,
     typer.Option(
         "--augment",
-        help="How much training images are changed at random; auto is standard for colour "
-        "images, and none for anything else.",
+        help="How much training images, sounds or texts are changed at random; auto is "
+        "standard for colour images, and none for anything else.",
         rich_help_panel=TRAINING,
     ),
 ]

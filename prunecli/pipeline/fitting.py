@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prunecli.config import InputSpec, TaskConfig
 from prunecli.data import DataSet, Split
+from prunecli.data.contents import Words
 from prunecli.data.source import words_of
 from prunecli.errors import DataError
 from prunecli.graph.capture import Captured, output_shapes
@@ -74,6 +75,10 @@ def fitted(data: DataSet, captured: Captured, config: TaskConfig | None) -> Data
             for own, item in zip(data.preprocess, captured.inputs, strict=True)
         ),
         names=tuple(names) if len(names) > 1 else (),
+        contents=tuple(
+            own.within(domain.limit) if isinstance(own, Words) else own
+            for own, domain in zip(data.contents, captured.domains, strict=False)
+        ),
     )
     for place, name in enumerate(names):
         _check_input(data, captured, place, name)
@@ -108,6 +113,7 @@ def _in_order(data: DataSet, names: list[str]) -> DataSet:
         choose=of(data.choose),
         validation=of(data.validation),
         preprocess=tuple(data.preprocess[place] for place in places),
+        contents=tuple(data.contents[place] for place in places if data.contents),
     )
 
 

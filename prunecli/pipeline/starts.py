@@ -113,7 +113,7 @@ def network_print(network: fx.GraphModule) -> str:
 
 def data_print(data: DataSet) -> str:
     """SHA-256 over labels and some examples of each split, and how they are prepared."""
-    words = (_name_of(data.task), data.labels, data.names, data.preprocess)
+    words = (_name_of(data.task), data.labels, data.names, data.preprocess, data.contents)
     digest = hashlib.sha256(str(words).encode())
     for split in (data.train, data.choose, data.validation):
         # Without labels, targets are what the original answers: no part of the data.

@@ -43,7 +43,7 @@ def changes_for(data: DataSet, config: TrainConfig) -> Changes:
     augmentation, mixing = augmentation_for(data, config.augment), mixing_for(data, config)
     notes: list[str] = []
     if augmentation is not None:
-        notes.append(f"training images are changed by: {augmentation.words}")
+        notes.append(f"training {augmentation.what} are changed by: {augmentation.words}")
     elif config.augment is Augment.AUTO and any(own.image for own in data.preprocess):
         placed = "the targets say where something is"
         why = placed if data.task.in_place else "only colour images are changed"

@@ -259,7 +259,14 @@ CLASSIFICATION = _task(
     distance=_distance_of_examples,
     mixes=True,
 )
-TOKENS = _task(_TOKENS, partial(_tokens, _TOKENS), TOKEN_ACCURACY, _gauges_of_tokens, most_common)
+TOKENS = _task(
+    _TOKENS,
+    partial(_tokens, _TOKENS),
+    TOKEN_ACCURACY,
+    _gauges_of_tokens,
+    most_common,
+    in_place=True,
+)
 PIXELS = _task(_PIXELS, _pixels, MEAN_IOU, _gauges_of_pixels, None, in_place=True)
 NEXT_TOKENS = _task(
     _WORDS,
@@ -267,6 +274,7 @@ NEXT_TOKENS = _task(
     PERPLEXITY,
     _gauges_of_words,
     constant_perplexity,
+    in_place=True,
     weight=lambda targets: rows_that_count((targets[0][:, 1:],)),
 )
 MASKED_TOKENS = _task(
@@ -275,4 +283,5 @@ MASKED_TOKENS = _task(
     PERPLEXITY,
     _gauges_of_words,
     constant_perplexity,
+    in_place=True,
 )

@@ -124,8 +124,8 @@ class Task:
             examples.
         labelled: whether examples need targets. Without, the loss is the distance alone, and what
             is judged is how near the outputs are to the original's, which are the targets then.
-        in_place: targets say where in an image something is, so that it must not be cropped or
-            flipped without them.
+        in_place: targets say where in an example something is, so that nothing of it must be
+            moved without them: an image cropped, a word left out.
         outputs: places of the outputs that it reads; `None` for all that hold numbers.
         weight: how much the mean over a part of a batch counts in that over the whole, from its
             targets: where processes share batches.

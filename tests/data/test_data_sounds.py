@@ -14,6 +14,7 @@ from data_making import read
 from prunecli.choices import TaskName
 from prunecli.config import DataConfig, TaskConfig
 from prunecli.data import DataSet, Processor, open_data
+from prunecli.data.contents import Features, Samples
 from prunecli.errors import DataError, MissingExtraError, PrunecliError
 from prunecli.progress import SilentReporter
 
@@ -193,3 +194,28 @@ def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         read(tmp_path)
     assert caught.value.message == "soundfile is not installed"
     assert caught.value.hint == "install it with: pip install 'prunecli[audio]'"
+
+
+def test_what_is_known_of_sounds(tmp_path: Path) -> None:
+    from transformers import (
+        ASTFeatureExtractor,
+        SeamlessM4TFeatureExtractor,
+        Wav2Vec2FeatureExtractor,
+        WhisperFeatureExtractor,
+    )
+
+    data = tmp_path / "data"
+    for label, place in enumerate(("high", "low")):
+        for index in range(8):
+            write(data / place / f"{index}.wav", samples(label, index, 2000), 16000)
+    assert read(data).contents == (Samples(),)
+    assert read(parquet(tmp_path / "train.parquet")).contents == (Samples(),)
+    for name, extractor, content in (
+        ("a", Wav2Vec2FeatureExtractor(do_normalize=True), Samples(levelled=True)),
+        ("b", Wav2Vec2FeatureExtractor(do_normalize=False), Samples()),
+        ("c", WhisperFeatureExtractor(chunk_length=1), Features((80,))),
+        ("d", SeamlessM4TFeatureExtractor(), Features((80, 160))),
+        ("e", ASTFeatureExtractor(num_mel_bins=32), Features((32,))),
+    ):
+        extractor.save_pretrained(tmp_path / name)
+        assert heard(data, tmp_path / name).contents == (content,), name

@@ -12,6 +12,7 @@ import torch
 from data_making import read
 from text_making import number, read_texts, save_tokenizer
 
+from prunecli.data.contents import Beside, Words
 from prunecli.errors import ConfigError, DataError, PrunecliError
 
 
@@ -345,3 +346,30 @@ def test_a_text_may_have_lines_and_quotes(tmp_path: Path, tokenizer: Path) -> No
         *words,
         *(unknown, number("sun"), unknown, unknown, number("rain"), number("[SEP]")),
     ]
+
+
+def test_what_is_known_of_tokens(tmp_path: Path, tokenizer: Path) -> None:
+    from transformers import AutoTokenizer
+
+    file = write(tmp_path, "jsonl", rows())
+    special = {name: number(name) for name in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")}
+    fixed = tuple(sorted(set(special.values()) - {special["[UNK]"]}))
+    covers = (special["[MASK]"], special["[UNK]"])
+    whole = Words(fixed, special["[PAD]"], covers=covers)
+    assert read_texts(file, tokenizer).contents == (whole, Beside.SEEN)
+    blocks = read_texts(file, tokenizer, "language-modelling", inputs=("input_ids",), max_length=8)
+    assert blocks.contents == (whole,)
+    own = AutoTokenizer.from_pretrained(tokenizer, padding_side="left")
+    own.mask_token = None
+    own.save_pretrained(tmp_path / "left")
+    (found,) = read_texts(file, tmp_path / "left", inputs=("input_ids",)).contents
+    assert isinstance(found, Words)
+    assert found.left
+    assert found.covers == (special["[UNK]"],)
+    # As in GPT-2: one token for all, which then stands for no word.
+    own.unk_token = own.eos_token = own.pad_token = "[SEP]"
+    own.save_pretrained(tmp_path / "one")
+    (found,) = read_texts(file, tmp_path / "one", inputs=("input_ids",)).contents
+    assert isinstance(found, Words)
+    assert (found.covers, found.padding) == ((), special["[SEP]"])
+    assert special["[SEP]"] in found.fixed

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from prunecli import crew
-from prunecli.choices import Curve, Penalty
+from prunecli.choices import Augment, Curve, Penalty
+from prunecli.data.contents import Content, Samples
 from prunecli.errors import PrunecliError, TrainingError
 from prunecli.graph.capture import capture
 from prunecli.graph.coupling import couple
@@ -45,6 +46,7 @@ class Case:
 
     Attributes:
         count: training examples.
+        content: what their inputs hold.
     """
 
     make: Callable[[], GraphModule]
@@ -52,6 +54,7 @@ class Case:
     count: int = 45
     companion: Callable[[GraphModule], Companion] | None = None
     distilled: bool = False
+    content: Content = None
 
 
 class Drops(nn.Module):
@@ -107,6 +110,12 @@ CASES: dict[str, Case] = {
     "accumulated": Case(cnn, dataclasses.replace(LATE, accumulate=3)),
     "part of an epoch": Case(mlp, dataclasses.replace(LATE, epochs=1.5)),
     "averages and mixtures": Case(cnn, dataclasses.replace(LATE, ema=0.9, mixup=0.4, cutmix=1.0)),
+    "changed sounds": Case(
+        mlp,
+        dataclasses.replace(LATE, augment=Augment.STRONG, mixup=0.4),
+        content=Samples(),
+        distilled=True,
+    ),
     "other dropout": Case(dropouts, LATE),
 }
 
@@ -116,6 +125,7 @@ GOING_ON = (
     "growing masks",
     "accumulated",
     "averages and mixtures",
+    "changed sounds",
     "other dropout",
 )
 
@@ -148,7 +158,7 @@ def run(case: Case, keeper: Pages | None = None) -> tuple[TrainResult, GraphModu
                 parameter.mul_(1.5)
     found = finetune(
         network,
-        data_for(network, case.count),
+        dataclasses.replace(data_for(network, case.count), contents=(case.content,)),
         case.config,
         SilentReporter(),
         teacher=None if teacher is None else Teacher(teacher),

@@ -129,7 +129,8 @@ def test_what_would_do_nothing_is_refused(data: DataSet, shape: str) -> None:
     with pytest.raises(ConfigError) as caught:
         augmentation_for(data, Augment.STANDARD)
     assert caught.value.message == (
-        f"--augment standard: is for images, got examples of {shape}, which it leaves as they are"
+        f"--augment standard: is for images, sounds and texts, got examples of {shape}, "
+        "which it leaves as they are"
     )
 
 
@@ -204,5 +205,8 @@ def test_what_targets_are_tied_to_is_not_moved(preset: Augment) -> None:
 def test_whole_numbers_are_no_pixels() -> None:
     data = examples(*COLOUR, image=False)
     data = dataclasses.replace(data, preprocess=(Preprocess(image=False, dtype=torch.int64),))
-    with pytest.raises(ConfigError, match=r"^--augment light: is for images, got examples of 3x16"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^--augment light: is for images, sounds and texts, got examples of 3x16",
+    ):
         augmentation_for(data, Augment.LIGHT)
