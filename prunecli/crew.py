@@ -263,7 +263,10 @@ def _ending(crew: _Crew, error: BaseException) -> ProcessError | None:
         return _as_error(first, said=first.rank != crew.rank or not _must_say(crew))
     except ProcessError:
         # The store is gone, and with it whoever kept it.
-        return None if crew.rank == 0 else ProcessError(first_line(error), said=True)
+        if crew.rank == 0:
+            return None
+        code = error.exit_code if isinstance(error, PrunecliError) else 1
+        return ProcessError(first_line(error), code=code, said=True)
 
 
 def _publish(crew: _Crew, error: BaseException) -> _Failure:

@@ -5,15 +5,17 @@ Stage: below all others. Never decides what is written.
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from prunecli.errors import OutputError
 
 WORKSPACE = ".prunecli-"
+TEMPORARY, PROBE = "tmp", "probe"
 
 ELSEWHERE = "choose another place with -o or --report"
 
@@ -27,7 +29,7 @@ def atomic_path(final: Path) -> Iterator[Path]:
     Raises:
         OutputError: the file cannot be written.
     """
-    temporary = _sibling(final, "tmp")
+    temporary = _sibling(final, TEMPORARY)
     with writing(final):
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -71,10 +73,10 @@ def check_writable(final: Path) -> None:
         raise OutputError(
             f"output {final} is a folder", "give a file's name, inside it or beside it"
         )
-    probe = _sibling(final, "probe")
+    probe = _sibling(final, PROBE)
     try:
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
             f"output folder {final.parent} is not writable: {_why(error)}", ELSEWHERE
@@ -109,10 +111,18 @@ def workspace(near: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def sweep(near: Path) -> None:
-    """Remove workspaces beside `near`: those of killed processes, where no other can have one."""
+def sweep(near: Path, finals: Iterable[Path] = ()) -> None:
+    """Remove what killed processes left, where no other can be at work: workspaces beside `near`,
+    and beside `finals` what was to become one of them."""
     for folder in near.parent.glob(f"{WORKSPACE}*"):
         shutil.rmtree(folder, ignore_errors=True)
+    for final in finals:
+        half = re.compile(
+            rf"\.{re.escape(final.stem)}\.\d+\.({TEMPORARY}|{PROBE}){re.escape(final.suffix)}"
+        )
+        for file in final.parent.glob(".*"):
+            if half.fullmatch(file.name):
+                file.unlink(missing_ok=True)
 
 
 def rename_together(renames: Sequence[tuple[Path, Path]]) -> None:

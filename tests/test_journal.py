@@ -266,6 +266,16 @@ def test_what_a_killed_process_had_half_written_goes(state: Path) -> None:
     ]
 
 
+def test_halves_of_what_it_writes_go_too(state: Path) -> None:
+    beside = state.parent
+    for name in (".net.77.tmp.json", ".net.77.probe.json", ".other.77.tmp.json", ".net.x.tmp.json"):
+        (beside / name).write_text("half")
+    finals = [beside / "net.json"]
+    with journal_in(state, SilentReporter(), keep=True, again=False, finals=finals):
+        left = {item.name for item in beside.iterdir() if item.is_file()}
+    assert left == {".other.77.tmp.json", ".net.x.tmp.json"}
+
+
 def test_files_of_others_are_left_alone(state: Path) -> None:
     begun(state)
     others = [state / "notes.txt", state / "model.pt", state / "folder"]

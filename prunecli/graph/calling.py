@@ -178,11 +178,21 @@ def try_forward(module: nn.Module, example: Example) -> Returned:
         what = "an input of shape" if len(example.tensors) == 1 else "inputs of shapes"
         raise ModelError(
             f"model: rejects {what} {example.in_words()}: {first_line(error)}",
-            "give the right --input-shape (batch, channels, height, width) or --image-size"
-            if not example.names
-            else "give the right --input; a free axis can say what to try, as in seq=128",
+            _what_to_give(example),
         ) from error
     return returned
+
+
+def _what_to_give(example: Example) -> str:
+    """What may make a network take its inputs."""
+    if example.names:
+        return "give the right --input; a free axis can say what to try, as in seq=128"
+    if len(example.tensors) == 1 and example.tensors[0].dim() == 2:
+        return (
+            "of a table name the columns that it takes (--input-column); without data, give the "
+            "right --input-shape (batch, columns)"
+        )
+    return "give the right --input-shape (batch, channels, height, width) or --image-size"
 
 
 RANDOM = "the network's answer to the same input differs from run to run: one run was captured"

@@ -19,7 +19,7 @@ same calls, and are told what was found.
 import hashlib
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,7 +233,14 @@ def _drop_halves(state: Path) -> None:
 
 
 @contextmanager
-def journal_in(state: Path, reporter: Reporter, *, keep: bool, again: bool) -> Iterator[Journal]:
+def journal_in(
+    state: Path,
+    reporter: Reporter,
+    *,
+    keep: bool,
+    again: bool,
+    finals: Iterable[Path] = (),
+) -> Iterator[Journal]:
     """The journal of a run, which nobody else may write meanwhile.
 
     After a run that ended well nothing is left of it, and after one that would end badly each time;
@@ -242,6 +249,7 @@ def journal_in(state: Path, reporter: Reporter, *, keep: bool, again: bool) -> I
     Args:
         keep: leave everything there after a run that ended well, too.
         again: the run goes on.
+        finals: what it will write; halves of it that a killed process left are removed.
 
     Raises:
         StateError: another process has it.
@@ -251,7 +259,7 @@ def journal_in(state: Path, reporter: Reporter, *, keep: bool, again: bool) -> I
     journal = Journal(state, again=again)
     go_on = f"prunecli resume {shlex.quote(str(state.parent))}"
     with _only_one(state):
-        sweep(state)
+        sweep(state, finals)
         _drop_halves(state)
         if is_unfinished(state) and not again:
             reporter.warn(

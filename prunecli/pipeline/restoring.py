@@ -107,7 +107,13 @@ def _write(
     outputs = choose_outputs(run)
     with (
         room_for(outputs),
-        journal_in(outputs.state, reporter, keep=config.keep_run, again=again) as journal,
+        journal_in(
+            outputs.state,
+            reporter,
+            keep=config.keep_run,
+            again=again,
+            finals=outputs.named().values(),
+        ) as journal,
         workspace(outputs.run) as folder,
     ):
         ledger = Ledger(first_report(run), run.report)

@@ -81,7 +81,13 @@ def _write(config: RunConfig, reporter: Reporter, *, again: bool) -> Report:
     outputs = _check(config)
     with (
         room_for(outputs),
-        journal_in(outputs.state, reporter, keep=config.keep_run, again=again) as journal,
+        journal_in(
+            outputs.state,
+            reporter,
+            keep=config.keep_run,
+            again=again,
+            finals=outputs.named().values(),
+        ) as journal,
         workspace(outputs.run) as folder,
     ):
         ledger = Ledger(first_report(config), config.report)

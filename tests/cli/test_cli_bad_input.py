@@ -208,6 +208,14 @@ MODELS = [
         "shape rejected",
     ),
     case(
+        "{weights} --model {net} --input-shape 1,5",
+        "model: rejects an input of shape (2, 5): Expected 3D (unbatched) or 4D (batched) input "
+        "to conv2d, but got input of size: [2, 5]",
+        "of a table name the columns that it takes (--input-column); without data, give the right "
+        "--input-shape (batch, columns)",
+        "table rejected",
+    ),
+    case(
         "{weights} --model {net} --input-shape 1,3,eight,8",
         "--input-shape: positive integers are needed, got '1,3,eight,8'",
         "for example --input-shape 1,3,224,224 (batch, channels, height, width)",

@@ -143,7 +143,7 @@ def test_patience_ends_blocks_that_bring_nothing(
     monkeypatch: pytest.MonkeyPatch, bench: Bench, here: Path
 ) -> None:
     judged(monkeypatch, [0.95, *[0.5] * 9])
-    monkeypatch.setattr(finetuning, "_score", lambda _: 0.5)
+    monkeypatch.setattr(finetuning, "_score", lambda *_: 0.5)
     flags = "--until-recovered 1pp --max-epochs 9 --patience 2"
     ended = run("prune", *bench.usual, *flags.split(), "--json", "-o", here / "a.onnx")
     assert ended.code == 1

@@ -103,7 +103,7 @@ CASES: dict[str, Case] = {
     "a process without a part": Case(mlp, dataclasses.replace(SGD, batch_size=3), 43),
     "clipping and L1": Case(mlp, dataclasses.replace(LATE, clip=0.1, l1=0.01)),
     "distillation": Case(cnn, dataclasses.replace(LATE, distill=0.7), distilled=True),
-    "features": Case(cnn, dataclasses.replace(LATE, distill=0.0, features=2.0), distilled=True),
+    "features": Case(cnn, dataclasses.replace(LATE, distill=0.0, features=0.5), distilled=True),
     "masks": Case(cnn, LATE, companion=masked),
     "growing masks": Case(mlp, LATE, companion=gradual),
     "penalty": Case(mlp, LATE, companion=penalised),
