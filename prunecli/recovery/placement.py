@@ -185,7 +185,9 @@ def _move(network: GraphModule, device: torch.device, channels_last: bool) -> No
     layout = torch.channels_last if channels_last else torch.contiguous_format
     for parameter in network.parameters():
         if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=layout)
+            # `contiguous` would leave a weight of one input channel as it is: its strides fit both
+            # layouts, convolutions take it for the default one, and copy what they read and make.
+            parameter.data = parameter.data.to(memory_format=layout)
     # Constants that the model's code made (torch.tensor([...])) are plain attributes.
     for graph_module in network.modules():
         for name, value in vars(graph_module).items():
