@@ -17,7 +17,7 @@ from prunecli import crew, launch
 from prunecli.choices import DeviceName, Strategy
 from prunecli.config import ModelConfig, RestoreConfig, RunConfig
 from prunecli.errors import CheckpointError, ConfigError
-from prunecli.files import sha256_of, workspace
+from prunecli.files import sha256_of
 from prunecli.graph.blocks import find_blocks
 from prunecli.graph.capture import capture_program
 from prunecli.graph.cost import Keep
@@ -27,12 +27,12 @@ from prunecli.loading import load_model
 from prunecli.pipeline.cutting import reconstruct_layers
 from prunecli.pipeline.exporting import Exporter, Files
 from prunecli.pipeline.job import Job
-from prunecli.pipeline.journal import Journal, journal_in
+from prunecli.pipeline.journal import Journal
 from prunecli.pipeline.ledger import Ledger
 from prunecli.pipeline.masking import recount
-from prunecli.pipeline.outputs import choose_outputs, room_for
+from prunecli.pipeline.outputs import choose_outputs
 from prunecli.pipeline.prepare import prepare
-from prunecli.pipeline.run import begin, finish, first_report
+from prunecli.pipeline.run import begin, finish, first_report, workplace
 from prunecli.pipeline.saved import Saved, read_saved
 from prunecli.pipeline.starts import Command, start_of
 from prunecli.pipeline.state import EmptiedPlan, State, Step, analysed, composed
@@ -105,17 +105,7 @@ def _write(
 ) -> Report:
     """The whole job, in the main process."""
     outputs = choose_outputs(run)
-    with (
-        room_for(outputs),
-        journal_in(
-            outputs.state,
-            reporter,
-            keep=config.keep_run,
-            again=again,
-            finals=outputs.named().values(),
-        ) as journal,
-        workspace(outputs.run) as folder,
-    ):
+    with workplace(outputs, reporter, keep=config.keep_run, again=again) as (journal, folder):
         ledger = Ledger(first_report(run), run.report)
         job, state = _original(run, saved, ledger, reporter, journal)
         exporter = Exporter(

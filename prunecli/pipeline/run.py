@@ -5,8 +5,11 @@ rounds -> export -> verify -> measure -> report. Parses nothing, prints nothing.
 """
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
 from torch import Tensor
 
@@ -76,20 +79,33 @@ def _predict(config: RunConfig, reporter: Reporter) -> Report:
     return ledger.report
 
 
+@contextmanager
+def workplace(
+    outputs: Outputs, reporter: Reporter, *, keep: bool, again: bool
+) -> Iterator[tuple[Journal, Path]]:
+    """The journal of a run, and a folder for files that are not finished; nobody else writes these
+    outputs meanwhile.
+
+    Args:
+        keep, again: see `journal_in`.
+
+    Raises:
+        OutputError: something cannot be written.
+        StateError: another process writes it.
+    """
+    finals = outputs.named().values()
+    with (
+        room_for(outputs),
+        journal_in(outputs.state, reporter, keep=keep, again=again, finals=finals) as journal,
+        workspace(outputs.run) as folder,
+    ):
+        yield journal, folder
+
+
 def _write(config: RunConfig, reporter: Reporter, *, again: bool) -> Report:
     """The whole job, in the main process."""
     outputs = _check(config)
-    with (
-        room_for(outputs),
-        journal_in(
-            outputs.state,
-            reporter,
-            keep=config.keep_run,
-            again=again,
-            finals=outputs.named().values(),
-        ) as journal,
-        workspace(outputs.run) as folder,
-    ):
+    with workplace(outputs, reporter, keep=config.keep_run, again=again) as (journal, folder):
         ledger = Ledger(first_report(config), config.report)
         prepared = prepare(config, ledger, reporter)
         files = Files(folder, outputs.onnx)
